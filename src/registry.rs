@@ -1,0 +1,292 @@
+//! The registered series: checked once, at registration, and rendered at every scrape.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+
+use anyhow::{Result, bail, ensure};
+
+use crate::metric::{Counter, Gauge, Value};
+
+/// The metrics of a program, rendered in the [text exposition format 0.0.4][format].
+///
+/// Whatever it accepts, Prometheus reads back exactly; whatever would break or blur a scrape is
+/// refused when it is registered, with an error that names the metric and the rule. A refused
+/// registration changes nothing.
+///
+/// Families, and the series of a family, are rendered in the order of their registration.
+///
+/// [format]: https://prometheus.io/docs/instrumenting/exposition_formats/
+#[derive(Debug, Default)]
+pub struct Registry {
+    families: Vec<Family>,
+    /// The place of each family among `families`, by metric name.
+    places: HashMap<String, usize>,
+    /// A hash of each series, by which a new one is known to be new.
+    hashes: HashSet<u64>,
+    hasher: RandomState,
+    /// The metrics as text. A registration adds a line; a scrape replaces the values that have
+    /// changed since the last.
+    exposition: String,
+    /// Where the next exposition is put together.
+    next: String,
+    /// The length of the exposition if every value were as long as a value can be.
+    longest: usize,
+}
+
+/// All the series of one metric name.
+#[derive(Debug)]
+struct Family {
+    kind: &'static str,
+    help: String,
+    /// Sorted.
+    label_names: Vec<String>,
+    series: Vec<Series>,
+}
+
+/// One number, and where it stands in the exposition.
+#[derive(Debug)]
+struct Series {
+    value: Value,
+    /// The bits of the value that the exposition shows.
+    shown: u64,
+    /// The length of the text before the value: its name and labels, and for the first series of
+    /// a family also HELP and TYPE. A line feed follows the value.
+    before: usize,
+    /// The length of the value in the exposition.
+    length: usize,
+}
+
+impl Registry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a counter: a series that only goes up.
+    ///
+    /// By convention the name of a counter ends in `_total`, after its unit, a base unit:
+    /// `http_response_bytes_total`.
+    ///
+    /// # Errors
+    ///
+    /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`;
+    /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
+    ///   for Prometheus itself, or is given twice;
+    /// * `name` is registered with another type, another help text or other label names;
+    /// * the series is registered, be it with its labels in another order.
+    pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
+        Ok(Counter::new(self.register("counter", name, help, labels)?))
+    }
+
+    /// Registers a gauge: a series that goes up and down.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`counter`](Self::counter).
+    pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
+        Ok(Gauge::new(self.register("gauge", name, help, labels)?))
+    }
+
+    fn register(
+        &mut self,
+        kind: &'static str,
+        name: &str,
+        help: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<Value> {
+        let mut labels = labels.to_vec();
+        labels.sort_unstable();
+        check_names(name, &labels)?;
+        let label_names: Vec<String> = labels.iter().map(|label| label.0.to_owned()).collect();
+        let place = match self.places.get(name) {
+            Some(&place) => {
+                self.families[place].check(name, kind, help, &label_names)?;
+                place
+            }
+            None => self.families.len(),
+        };
+        let series = format!("{name}{}", format_labels(&labels));
+        // Hashes instead of the text of every series: it is all in the exposition. A new hash is a
+        // new series; a known one may be by chance, so there the text decides.
+        if !self.hashes.insert(self.hasher.hash_one(&series)) {
+            let known = self.exposition.contains(&format!("\n{series} "));
+            ensure!(!known, "{series} is registered already");
+        }
+
+        let mut text = String::new();
+        if place == self.families.len() {
+            text = format_help(name, help) + &format_type(name, kind);
+            self.places.insert(name.to_owned(), place);
+            self.families.push(Family {
+                kind,
+                help: help.to_owned(),
+                label_names,
+                series: Vec::new(),
+            });
+        }
+        text.push_str(&series);
+        text.push(' ');
+        let before = text.len();
+        let value = Value::default();
+        format_value(value.get(), &mut text);
+        self.families[place].series.push(Series {
+            value: value.clone(),
+            shown: value.get().to_bits(),
+            before,
+            length: text.len() - before,
+        });
+        text.push('\n');
+
+        let later = self.families[place + 1..].iter();
+        let after: usize = later
+            .flat_map(|family| &family.series)
+            .map(Series::line_length)
+            .sum();
+        self.exposition
+            .insert_str(self.exposition.len() - after, &text);
+        self.longest += before + LONGEST_VALUE + 1;
+        Ok(value)
+    }
+
+    /// The exposition: for each family its HELP and its TYPE, then a sample for each of its series.
+    ///
+    /// Only values that have changed since the last time are formatted, and nothing is allocated
+    /// once every registered series has been rendered twice.
+    pub fn render(&mut self) -> &str {
+        let mut series = self.families.iter().flat_map(|family| &family.series);
+        if series.all(|series| series.value.get().to_bits() == series.shown) {
+            return &self.exposition;
+        }
+        self.next.clear();
+        self.next.reserve(self.longest);
+        let mut copied = 0;
+        let mut start = 0;
+        for series in self
+            .families
+            .iter_mut()
+            .flat_map(|family| &mut family.series)
+        {
+            let line_end = start + series.line_length();
+            let value = series.value.get();
+            if value.to_bits() != series.shown {
+                start += series.before;
+                self.next.push_str(&self.exposition[copied..start]);
+                copied = start + series.length;
+
+                start = self.next.len();
+                format_value(value, &mut self.next);
+                series.length = self.next.len() - start;
+                series.shown = value.to_bits();
+            }
+            start = line_end;
+        }
+        self.next.push_str(&self.exposition[copied..]);
+        mem::swap(&mut self.exposition, &mut self.next);
+        &self.exposition
+    }
+}
+
+impl Family {
+    fn check(&self, name: &str, kind: &str, help: &str, label_names: &[String]) -> Result<()> {
+        ensure!(
+            self.kind == kind,
+            "{name} cannot be a {kind}: it is registered as a {}",
+            self.kind
+        );
+        ensure!(
+            self.help == help,
+            "{name} cannot have the help text {help:?}: it is registered with {:?}",
+            self.help
+        );
+        ensure!(
+            self.label_names == label_names,
+            "{name} cannot have the label names {label_names:?}: it is registered with {:?}",
+            self.label_names
+        );
+        Ok(())
+    }
+}
+
+impl Series {
+    fn line_length(&self) -> usize {
+        self.before + self.length + 1
+    }
+}
+
+/// Checks a metric name and its labels, which are sorted.
+fn check_names(name: &str, labels: &[(&str, &str)]) -> Result<()> {
+    // A metric name is a label name that may have colons.
+    ensure!(
+        is_label_name(&name.replace(':', "_")),
+        "{name:?} is not a metric name: it must match [a-zA-Z_:][a-zA-Z0-9_:]*"
+    );
+    for (label, _) in labels {
+        ensure!(
+            is_label_name(label),
+            "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*"
+        );
+        ensure!(
+            !label.starts_with("__"),
+            "{name}: the label name {label} starts with __, which is reserved for Prometheus"
+        );
+    }
+    if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        bail!("{name}: the label name {} is given twice", pair[0].0);
+    }
+    Ok(())
+}
+
+fn is_label_name(name: &str) -> bool {
+    !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+fn format_help(name: &str, help: &str) -> String {
+    format!("# HELP {name} {}\n", escape(help))
+}
+
+fn format_type(name: &str, kind: &str) -> String {
+    format!("# TYPE {name} {kind}\n")
+}
+
+fn format_labels(labels: &[(&str, &str)]) -> String {
+    if labels.is_empty() {
+        return String::new();
+    }
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{}\"", escape(value).replace('"', "\\\"")))
+        .collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', r"\\").replace('\n', r"\n")
+}
+
+/// Appends the shortest digits that read back as the same `f64`, with an exponent where the plain
+/// form would be absurdly long.
+fn format_value(value: f64, text: &mut String) {
+    let size = value.abs();
+    let whole = value as i64;
+    // Nothing to report: a `String` takes everything.
+    let _ = if value.is_nan() {
+        text.write_str("NaN")
+    } else if value.is_infinite() {
+        text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
+    } else if size < 1e15 && (whole as f64).to_bits() == value.to_bits() {
+        // std formats an integer in a third of the time that it takes for an `f64`.
+        write!(text, "{whole}")
+    } else if value == 0.0 || (1e-5..1e16).contains(&size) {
+        write!(text, "{value}")
+    } else {
+        write!(text, "{value:e}")
+    };
+}
+
+/// Such as `-2.2250738585072014e-308`.
+const LONGEST_VALUE: usize = 24;
