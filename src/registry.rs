@@ -290,3 +290,16 @@ fn format_value(value: f64, text: &mut String) {
 
 /// Such as `-2.2250738585072014e-308`.
 const LONGEST_VALUE: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_series_whose_hash_is_taken_by_chance_is_registered() {
+        let mut registry = Registry::new();
+        registry.hashes.insert(registry.hasher.hash_one("a"));
+        assert!(registry.gauge("a", "", &[]).is_ok());
+        assert!(registry.gauge("a", "", &[]).is_err());
+    }
+}

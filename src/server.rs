@@ -1,4 +1,4 @@
-//! The server: one thread, one client at a time, and only so much patience with each.
+//! The server: one thread that answers one client at a time, and waits for none of them long.
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
@@ -6,49 +6,53 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Error, Result, anyhow, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::registry::Registry;
 
-/// How long a client may keep the server waiting for its request, and as long again for taking
-/// the response, while nobody else is queuing.
+/// How long a client may keep the server waiting before it has asked. It may take twice as long
+/// to receive the answer.
 ///
-/// Each client that keeps it waiting for longer than [`FLOOR`] halves the patience for the next,
-/// down to that floor, until the queue is empty. The kernel queues 128 connections, so whatever
-/// they do or leave undone, the last of them waits for at most
+/// Either turn has a patience of its own. A client that uses more than [`FLOOR`] of it halves it
+/// for the next client, down to that floor; it is whole again once nobody is queuing. The kernel
+/// queues 128 connections, so whatever the others do or leave undone, whoever is in the queue is
+/// accepted after at most
 ///
 /// ```text
-/// 2 × (1 s + 1/2 s + 1/4 s + …) + 128 × 2 × 10 ms = 6.6 s
+/// asking     1 s + 1/2 s + 1/4 s + … + 128 ×  8 ms = 3.1 s
+/// receiving  2 s +   1 s + 1/2 s + … + 128 × 16 ms = 6.1 s
 /// ```
 ///
-/// or, where a kernel that ticks every 4 ms makes 16 ms of each 10, for 8.1 s: less than the 10 s
-/// that Prometheus gives a scrape by default. (Half of it where they only keep silent.)
+/// or 3.5 s and 6.4 s where the kernel's clock ticks every 4 ms, and time-outs take up to one tick
+/// longer. That is less than the 10 s that Prometheus waits, and the second line counts only where
+/// the metrics are larger than the kernel's buffers, some megabytes.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The least patience. Enough for a client that has been queuing: by the time it is accepted its
-/// request has nearly always arrived.
-const FLOOR: Duration = Duration::from_millis(10);
+/// The least patience. It is enough for whoever has been queuing: by the time such a client is
+/// accepted, its request has nearly always arrived.
+const FLOOR: Duration = Duration::from_millis(8);
 
-/// An `accept` that took longer than this had to wait for a connection, so nobody was queuing.
+/// An `accept` that took longer than this has been waiting: nobody was queuing.
 const QUIET: Duration = Duration::from_micros(100);
 
-/// After an `accept` that failed, as it does without a free file descriptor: the connection stays
-/// in the queue, so to try again at once would be to spin.
+/// How long to wait after an `accept` that failed. Where no file descriptor is left it fails again
+/// at once, and the server would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The longest request, in bytes. Prometheus sends about 300.
-const MAX_REQUEST: usize = 8 * 1024;
+/// The longest request, in bytes; one of Prometheus has about 300.
+const LONGEST_REQUEST: usize = 8 * 1024;
 
-/// A socket that serves the metrics to whoever asks for them, one client at a time.
+/// Serves the metrics to whoever connects and asks for them, one client at a time.
 ///
-/// The program owns the loop, as it does with [`TcpListener::accept`]. Between
-/// [`accept`](Self::accept) and [`answer`](Scrape::answer) it brings its values up to date:
+/// The program owns the loop, as with [`TcpListener`]. It brings its values up to date when a
+/// client has asked for them, between [`accept`](Self::accept) and [`answer`](Scrape::answer):
+/// nobody can see them at any other time.
 ///
 /// ```no_run
 /// use metricmote::{MetricsServer, Registry};
 ///
 /// let mut registry = Registry::new();
-/// let uptime = registry.gauge("uptime_seconds", "Seconds since the start.", &[])?;
+/// let uptime = registry.gauge("uptime_seconds", "Time since the start.", &[])?;
 /// let start = std::time::Instant::now();
 ///
 /// let mut server = MetricsServer::bind("127.0.0.1:8043")?;
@@ -67,24 +71,29 @@ const MAX_REQUEST: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
-    patience: Duration,
-    /// The request of the client that is being served.
+    /// The patience with the next client: while it asks, and while it receives the answer.
+    asking: Duration,
+    receiving: Duration,
+    /// What the client in hand has sent. This and the head of the response are kept from one
+    /// scrape to the next, so that none needs to allocate.
     request: Vec<u8>,
-    /// The head of its response. Both are kept so that a scrape allocates nothing.
     head: String,
 }
 
 impl MetricsServer {
-    /// Listens on `address`. Port 0 takes a free one, which [`local_addr`](Self::local_addr) tells.
+    /// Listens on `address`; port 0 takes a free one, to be found in [`local_addr`].
     ///
     /// # Errors
     ///
-    /// Those of [`TcpListener::bind`]: the port is in use, say.
+    /// Those of [`TcpListener::bind`], such as a port in use.
+    ///
+    /// [`local_addr`]: Self::local_addr
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::bind(address)?,
-            patience: PATIENCE,
-            request: vec![0; MAX_REQUEST],
+            asking: PATIENCE,
+            receiving: PATIENCE,
+            request: vec![0; LONGEST_REQUEST],
             head: String::new(),
         })
     }
@@ -102,11 +111,11 @@ impl MetricsServer {
     ///
     /// # Errors
     ///
-    /// The client asked for something else and was refused, or hung up, or took too long; or the
-    /// connection could not be accepted. Such an error is there to be printed: the server is as
-    /// good as before, so call `accept` again.
+    /// The client hung up, took too long, or sent something else than a request for the metrics,
+    /// and got a 4xx for that; or there was no accepting it. Print the error and call `accept`
+    /// again: the server is as good as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
-        let before = Instant::now();
+        let waiting_since = Instant::now();
         let (stream, peer) = match self.listener.accept() {
             Ok(connection) => connection,
             Err(error) => {
@@ -114,46 +123,55 @@ impl MetricsServer {
                 return Err(error).context("cannot accept a connection");
             }
         };
-        if before.elapsed() > QUIET {
-            self.patience = PATIENCE;
+        if waiting_since.elapsed() > QUIET {
+            self.asking = PATIENCE;
+            self.receiving = PATIENCE;
         }
         let mut client = Client {
             stream,
             peer,
-            limit: self.patience,
-            waited: Duration::ZERO,
-            patience: &mut self.patience,
+            turn: Turn::new(self.asking, &mut self.asking),
         };
         let request = client.read_request(&mut self.request)?;
         Ok(Scrape {
             client,
             request,
+            receiving: &mut self.receiving,
             head: &mut self.head,
         })
     }
 }
 
-/// A client that has asked for the metrics and waits for the answer.
+/// A client that has asked for the metrics. Dropped unanswered it is hung up on.
 #[derive(Debug)]
-#[must_use = "the client waits for its answer"]
+#[must_use = "the client waits for an answer"]
 pub struct Scrape<'a> {
     client: Client<'a>,
     request: Request<'a>,
+    receiving: &'a mut Duration,
     head: &'a mut String,
 }
 
+/// A request for the metrics.
+#[derive(Debug)]
+struct Request<'a> {
+    line: &'a str,
+    /// More follows its head: a body, or another request.
+    more: bool,
+}
+
 impl Scrape<'_> {
-    /// The request line, such as `GET /metrics HTTP/1.1`: printable ASCII, whatever a client sends.
+    /// The request line, such as `GET /metrics HTTP/1.1`: printable ASCII in any case.
     #[must_use]
     pub fn request_line(&self) -> &str {
         self.request.line
     }
 
-    /// Renders the metrics, writes the response and closes the connection.
+    /// Renders the metrics, sends them, and closes the connection.
     ///
     /// # Errors
     ///
-    /// The client hung up, or took too long to take the response.
+    /// The client hung up, or was too slow to take the response.
     pub fn answer(mut self, registry: &mut Registry) -> Result<()> {
         let body = registry.render();
         self.head.clear();
@@ -166,94 +184,88 @@ impl Scrape<'_> {
              \r\n",
             body.len()
         )?;
-        let body = if self.request.head_only { "" } else { body };
-        self.client.answer(self.head, body, self.request.unread)
+        let body = if self.request.line.starts_with("HEAD ") {
+            ""
+        } else {
+            body
+        };
+        self.client.turn = Turn::new(2 * *self.receiving, self.receiving);
+        self.client
+            .write(self.head, body)
+            .with_context(|| format!("{} did not take the response", self.client.peer))?;
+        if self.request.more {
+            self.client.drain();
+        }
+        Ok(())
     }
 }
 
-/// A request for the metrics.
-#[derive(Debug)]
-struct Request<'a> {
-    line: &'a str,
-    head_only: bool,
-    /// The client sends more than a head: a body, or further requests.
-    unread: bool,
-}
-
-/// One client's connection: the only place where the server waits for a client.
+/// A connection, and the time that whoever is at the other end of it has.
 #[derive(Debug)]
 struct Client<'a> {
     stream: TcpStream,
     peer: SocketAddr,
-    /// How long it may keep the server waiting, from its first byte to its last.
+    turn: Turn<'a>,
+}
+
+/// A client's turn: to ask, or to receive.
+#[derive(Debug)]
+struct Turn<'a> {
     limit: Duration,
     waited: Duration,
-    /// The server's, for the next client.
+    /// The patience with the next client in this turn.
     patience: &'a mut Duration,
 }
 
 impl Client<'_> {
-    /// Reads the request through its blank line. To close a socket with unread bytes is to send
-    /// a reset, and a reset can cost the client the response.
+    /// Reads a request to the end of its head.
+    ///
+    /// The head says nothing that matters here, but when a socket is closed with bytes unread the
+    /// kernel sends a reset, and then the client may lose the response.
     fn read_request<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Request<'b>> {
         let mut length = 0;
         let end = loop {
+            if length == buffer.len() && buffer.contains(&b'\n') {
+                return self.refuse("431 Request Header Fields Too Large", "Send fewer headers.");
+            }
             if length == buffer.len() {
-                return Err(if buffer.contains(&b'\n') {
-                    self.refuse(
-                        "431 Request Header Fields Too Large",
-                        "The request is too long.",
-                    )
-                } else {
-                    self.refuse("414 URI Too Long", "The request line is too long.")
-                });
+                return self.refuse("414 URI Too Long", "Ask for something shorter.");
             }
             let received = self
                 .read(&mut buffer[length..])
-                .with_context(|| format!("no request from {}, only {length} bytes", self.peer))?;
+                .with_context(|| format!("{} sent {length} bytes and no request", self.peer))?;
+            ensure!(
+                length + received > 0,
+                "{} hung up without a request",
+                self.peer
+            );
             if received == 0 {
                 break length;
             }
-            let unsearched = length.saturating_sub(2);
+            // The line feeds of a blank line may arrive apart.
+            let searched = length.saturating_sub(2);
             length += received;
-            // A TLS hello, from an `https://` by mistake, has no blank line to wait for.
-            if !buffer[0].is_ascii_alphabetic() {
-                return Err(self.refuse("400 Bad Request", "Ask in plain HTTP."));
+            if let Some(end) = find_blank_line(&buffer[searched..length]) {
+                break searched + end;
             }
-            if let Some(end) = blank_line(&buffer[unsearched..length]) {
-                break unsearched + end;
+            // No blank line follows a TLS hello, which an `https://` by mistake sends.
+            if !buffer[0].is_ascii_alphabetic() {
+                break length;
             }
         };
-        if length == 0 {
-            bail!("{} hung up without a request", self.peer);
-        }
         let (head, rest) = buffer[..length].split_at(end);
-        match parse(head) {
-            Some(("GET" | "HEAD", line)) => Ok(Request {
-                line,
-                head_only: line.starts_with("HEAD"),
-                unread: !rest.is_empty() || announces_body(head),
-            }),
-            Some(_) => Err(self.refuse("405 Method Not Allowed", "Ask with GET or HEAD.")),
-            None => Err(self.refuse(
-                "400 Bad Request",
-                "Ask in HTTP, as in GET /metrics HTTP/1.1.",
-            )),
+        let Some((method, line)) = parse_request_line(head) else {
+            return self.refuse("400 Bad Request", "Ask in HTTP/1: GET /metrics HTTP/1.1");
+        };
+        if method != "GET" && method != "HEAD" {
+            return self.refuse("405 Method Not Allowed", "Ask with GET or HEAD.");
         }
+        let more = !rest.is_empty() || announces_body(head);
+        Ok(Request { line, more })
     }
 
-    fn answer(&mut self, head: &str, body: &str, unread: bool) -> Result<()> {
-        self.limit += *self.patience;
-        self.write(head, body)
-            .with_context(|| format!("{} did not take the response", self.peer))?;
-        if unread {
-            self.drain();
-        }
-        Ok(())
-    }
-
-    /// Tells the client what is wrong with its request, and returns what there is to report.
-    fn refuse(&mut self, status: &str, sentence: &str) -> Error {
+    /// Tells the client what is wrong with its request, and returns that as an error.
+    fn refuse<T>(&mut self, status: &str, sentence: &str) -> Result<T> {
         let head = format!(
             "HTTP/1.0 {status}\r\n\
              Allow: GET, HEAD\r\n\
@@ -263,18 +275,19 @@ impl Client<'_> {
              \r\n",
             sentence.len() + 1
         );
-        // Whether it stays to read that is its own affair.
+        // Whether the client stays to read that is its own affair.
         if self.write(&head, &format!("{sentence}\n")).is_ok() {
             self.drain();
         }
-        anyhow!("refused {}: {status}", self.peer)
+        bail!("{} was refused: {status}", self.peer)
     }
 
-    /// Reads and forgets what the client still sends, for as long as there is patience.
+    /// Reads what the client still sends, for as long as the patience lasts, and forgets it: bytes
+    /// left unread would cost the client the response.
     fn drain(&mut self) {
-        let mut scrap = [0; 8 * 1024];
         if self.stream.shutdown(Shutdown::Write).is_ok() {
-            while self.read(&mut scrap).is_ok_and(|length| length > 0) {}
+            let mut scrap = [0; 8 * 1024];
+            while self.read(&mut scrap).is_ok_and(|received| received > 0) {}
         }
     }
 
@@ -285,83 +298,88 @@ impl Client<'_> {
         })
     }
 
-    /// Writes all of it, in one system call where the kernel has room.
+    /// Writes both, with one system call where the kernel has room for them.
     fn write(&mut self, head: &str, body: &str) -> io::Result<()> {
-        let mut slices = &mut [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())][..];
-        while !slices.is_empty() {
-            let written = self.wait(|mut stream, left| {
+        let mut unsent = &mut [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())][..];
+        while !unsent.is_empty() {
+            let sent = self.wait(|mut stream, left| {
                 stream.set_write_timeout(Some(left))?;
-                stream.write_vectored(slices)
+                stream.write_vectored(unsent)
             })?;
-            IoSlice::advance_slices(&mut slices, written);
+            IoSlice::advance_slices(&mut unsent, sent);
         }
         Ok(())
     }
 
-    /// Runs one read or write with the time that is left as its time-out.
+    /// Reads or writes once, with the time that the client has left as the time-out.
     ///
-    /// The time is counted over all of them: a time-out for each alone would let a client that
-    /// sends a byte a second hold the server for ever.
+    /// All that waiting is added up. A time-out for each read alone would let a client that sends
+    /// a byte a second hold the server for ever.
     fn wait(
         &mut self,
-        mut operation: impl FnMut(&TcpStream, Duration) -> io::Result<usize>,
+        mut transfer: impl FnMut(&TcpStream, Duration) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            let left = self.limit.saturating_sub(self.waited);
-            // To std a time-out of zero is an error of its own.
+            let left = self.turn.limit.saturating_sub(self.turn.waited);
+            // std takes a time-out of zero for a mistake.
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            let before = Instant::now();
-            let result = operation(&self.stream, left);
-            self.waited += before.elapsed();
-            match result {
-                // A signal, or (on Unix) the time-out: the clock above decides.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-                result => return result,
+            let start = Instant::now();
+            let result = transfer(&self.stream, left);
+            self.turn.waited += start.elapsed();
+            match result.as_ref().map_err(io::Error::kind) {
+                // A signal; or the time is up, which Windows calls `TimedOut`.
+                Err(ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
+                _ => return result,
             }
         }
     }
 }
 
-impl Drop for Client<'_> {
-    fn drop(&mut self) {
-        if self.waited > FLOOR {
-            *self.patience = (*self.patience / 2).max(FLOOR);
+impl<'a> Turn<'a> {
+    fn new(limit: Duration, patience: &'a mut Duration) -> Self {
+        Self {
+            limit,
+            waited: Duration::ZERO,
+            patience,
         }
     }
 }
 
-/// The end of the first blank line.
-fn blank_line(bytes: &[u8]) -> Option<usize> {
-    (1..bytes.len())
-        .find(|&i| bytes[i] == b'\n' && (bytes[i - 1] == b'\n' || bytes[..i].ends_with(b"\n\r")))
-        .map(|i| i + 1)
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if self.waited > FLOOR {
+            *self.patience = FLOOR.max(*self.patience / 2);
+        }
+    }
 }
 
-/// The method and the line of a request.
-fn parse(head: &[u8]) -> Option<(&str, &str)> {
+/// Where the first blank line ends. A line ends in CRLF or, as RFC 9112 allows, in a bare LF.
+fn find_blank_line(bytes: &[u8]) -> Option<usize> {
+    let mut ends = (0..bytes.len()).filter(|&end| bytes[end] == b'\n');
+    ends.find(|&end| bytes[..end].ends_with(b"\n") || bytes[..end].ends_with(b"\n\r"))
+        .map(|end| end + 1)
+}
+
+/// The method of a request and its whole first line, where that is well formed.
+fn parse_request_line(head: &[u8]) -> Option<(&str, &str)> {
     let line = head.split(|&byte| byte == b'\n').next()?;
     let line = std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).ok()?;
     let mut words = line.split(' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let printable = line.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-    (printable
-        && !method.is_empty()
-        && !target.is_empty()
-        && version.starts_with("HTTP/1.")
-        && words.next().is_none())
-    .then_some((method, line))
+    let complete = words.next().is_none() && !target.is_empty() && version.starts_with("HTTP/1.");
+    // The program may print it: a terminal obeys control characters.
+    let printable = line
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    (complete && printable).then_some((method, line))
 }
 
 fn announces_body(head: &[u8]) -> bool {
     head.split(|&byte| byte == b'\n').any(|line| {
-        ["content-length:", "transfer-encoding:"]
-            .iter()
-            .any(|name| {
-                line.get(..name.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-            })
+        let name = line.split(|&byte| byte == b':').next().unwrap_or(line);
+        name.eq_ignore_ascii_case(b"content-length")
+            || name.eq_ignore_ascii_case(b"transfer-encoding")
     })
 }

@@ -1,0 +1,325 @@
+//! No client can stop the server: each test is an attack, and an honest scrape through it.
+
+mod support;
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use metricmote::Registry;
+use support::{Metricmote, Response, SCRAPE, Served, connect, exchange, exposition};
+
+/// The `scrape_timeout` of Prometheus, if nobody changes it: one clock for the whole scrape.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A scrape through the crowd, as patient as Prometheus is.
+fn scrape_in_time(address: SocketAddr) -> String {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(support::scrape(address)));
+    receiver
+        .recv_timeout(SCRAPE_TIMEOUT)
+        .expect("a scrape within its time-out")
+}
+
+/// Clients that all do the same, and do it again as soon as they are dropped.
+struct Crowd {
+    stop: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<Option<TcpStream>>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Crowd {
+    /// Returns when all of them have connected, or the kernel's queue is full of them.
+    fn gather(address: SocketAddr, size: usize, behave: fn(TcpStream) -> io::Result<()>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let streams: Arc<Mutex<Vec<_>>> = Arc::new(Mutex::new((0..size).map(|_| None).collect()));
+        let (connected, connections) = mpsc::channel();
+        let client = |place: usize| {
+            let (stop, streams, connected) =
+                (Arc::clone(&stop), Arc::clone(&streams), connected.clone());
+            thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let timeout = Duration::from_secs(1);
+                    let Ok(stream) = TcpStream::connect_timeout(&address, timeout) else {
+                        continue;
+                    };
+                    streams.lock().unwrap()[place] = stream.try_clone().ok();
+                    let _ = connected.send(());
+                    let _ = behave(stream);
+                }
+            })
+        };
+        let threads = (0..size).map(client).collect();
+        for _ in 0..size.min(128) {
+            connections.recv().unwrap();
+        }
+        Self {
+            stop,
+            streams,
+            threads,
+        }
+    }
+
+    /// Ends the attack: every connection is closed.
+    fn disperse(self) {}
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() {
+                for stream in self.streams.lock().unwrap().iter().flatten() {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+                thread::yield_now();
+            }
+            thread.join().unwrap();
+        }
+    }
+}
+
+fn say_nothing(mut stream: TcpStream) -> io::Result<()> {
+    stream.read(&mut [0]).map(drop)
+}
+
+/// Sends the piece again and again, a second apart, until it is dropped.
+fn drip(mut stream: TcpStream, piece: &[u8]) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    loop {
+        stream.write_all(piece)?;
+        match stream.read(&mut [0]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            dropped => return dropped.map(drop),
+        }
+    }
+}
+
+fn hold_up(size: usize, scrapes: usize, behave: fn(TcpStream) -> io::Result<()>) {
+    let server = Metricmote::start();
+    let _crowd = Crowd::gather(server.address, size, behave);
+    for _ in 0..scrapes {
+        let families = exposition::parse(&scrape_in_time(server.address));
+        assert_eq!(families.len(), 2);
+    }
+    assert_eq!(server.status("Threads:"), 1);
+}
+
+#[test]
+fn one_silent_client() {
+    hold_up(1, 5, say_nothing);
+}
+
+#[test]
+fn twenty_silent_clients() {
+    hold_up(20, 3, say_nothing);
+}
+
+#[test]
+fn as_many_silent_clients_as_the_queue_holds() {
+    hold_up(128, 2, say_nothing);
+}
+
+#[test]
+fn twenty_clients_that_send_a_byte_a_second() {
+    hold_up(20, 3, |stream| drip(stream, b"G"));
+}
+
+#[test]
+fn twenty_clients_that_send_a_header_a_second() {
+    hold_up(20, 3, |mut stream| {
+        stream.write_all(b"GET / HTTP/1.1\r\n")?;
+        drip(stream, b"X: y\r\n")
+    });
+}
+
+/// Clients that are served do not make the server patient with those that are not.
+#[test]
+fn silent_clients_among_clients_that_ask() {
+    let server = Metricmote::start();
+    let _asking = Crowd::gather(server.address, 60, |mut stream| {
+        stream.write_all(SCRAPE)?;
+        stream.read_to_end(&mut Vec::new()).map(drop)
+    });
+    let _silent = Crowd::gather(server.address, 60, say_nothing);
+    for _ in 0..2 {
+        scrape_in_time(server.address);
+    }
+}
+
+/// More than any socket holds.
+fn large_registry() -> Registry {
+    let mut registry = Registry::new();
+    let padding = "x".repeat(8_000);
+    for i in 0..1_000 {
+        registry
+            .gauge("large", "", &[("i", &i.to_string()), ("padding", &padding)])
+            .unwrap();
+    }
+    registry
+}
+
+fn ask_and_read_nothing(mut stream: TcpStream) -> io::Result<()> {
+    stream.write_all(SCRAPE)?;
+    // A write fails as soon as the server has given up.
+    loop {
+        stream.write_all(b"x")?;
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn clients_that_ask_and_read_nothing() {
+    for size in [1, 20] {
+        let (sender, reports) = mpsc::channel();
+        let server = Served::start(large_registry(), move |error| {
+            let _ = sender.send(format!("{error:#}"));
+        });
+        let crowd = Crowd::gather(server.address, size, ask_and_read_nothing);
+        for _ in 0..2 {
+            assert!(scrape_in_time(server.address).len() > 8_000_000);
+        }
+        assert!(
+            reports
+                .recv()
+                .unwrap()
+                .contains("did not take the response")
+        );
+        crowd.disperse();
+    }
+}
+
+/// An attack leaves no impatience behind.
+#[test]
+fn a_slow_but_honest_client_right_after_an_attack_is_served() {
+    let server = Served::start(large_registry(), drop);
+    for size in [1, 20, 128] {
+        let crowd = Crowd::gather(server.address, size, say_nothing);
+        // The attack has lasted long enough to use up all patience.
+        scrape_in_time(server.address);
+        crowd.disperse();
+        // A quiet moment: nobody is queuing.
+        thread::sleep(Duration::from_millis(20));
+
+        let mut stream = connect(server.address);
+        thread::sleep(Duration::from_millis(300));
+        stream.write_all(SCRAPE).unwrap();
+        // At 10 MB/s.
+        let mut response = Vec::new();
+        let mut chunk = vec![0; 100_000];
+        loop {
+            let length = stream.read(&mut chunk).unwrap();
+            if length == 0 {
+                break;
+            }
+            response.extend_from_slice(&chunk[..length]);
+            thread::sleep(Duration::from_secs(1) * length as u32 / 10_000_000);
+        }
+        assert_eq!(
+            Response::parse(&response).status,
+            "HTTP/1.0 200 OK",
+            "after {size}"
+        );
+    }
+}
+
+#[test]
+fn clients_that_hang_up_at_every_moment() {
+    let mut server = Metricmote::start();
+    for i in 0..1_000 {
+        let mut stream = connect(server.address);
+        match i % 4 {
+            // Says nothing.
+            0 => {}
+            // Has asked, and does not wait.
+            1 => stream.write_all(SCRAPE).unwrap(),
+            // Leaves half of the response unread, so that its kernel sends a reset.
+            2 => {
+                stream.write_all(SCRAPE).unwrap();
+                stream.read_exact(&mut [0; 20]).unwrap();
+            }
+            // Hangs up in the middle of its request.
+            _ => stream.write_all(&SCRAPE[..50]).unwrap(),
+        }
+    }
+    exposition::parse(&scrape_in_time(server.address));
+    assert!(server.child.try_wait().unwrap().is_none());
+}
+
+/// Endless requests: an answer or a close, and never more than 8 KiB of them in memory.
+#[test]
+fn clients_that_send_without_end() {
+    let server = Metricmote::start();
+    for (start, piece) in [
+        (&b"GET /"[..], &b"a"[..]),
+        (b"GET / HTTP/1.1\r\n", b"X: y\r\n"),
+        (b"GET / HTTP/1.1\r\nX: ", b"y"),
+        (b"POST / HTTP/1.1\r\n\r\n", b"\0"),
+        (b"", b"\xff"),
+    ] {
+        let mut stream = connect(server.address);
+        let mebibyte = piece.repeat((1 << 20) / piece.len());
+        let sent = stream
+            .write_all(start)
+            .and_then(|()| (0..100).try_for_each(|_| stream.write_all(&mebibyte)));
+        if sent.is_ok() {
+            let _ = stream.shutdown(Shutdown::Write);
+            let mut response = Vec::new();
+            if stream.read_to_end(&mut response).is_ok() {
+                let status = Response::parse(&response).status;
+                assert!(status.starts_with("HTTP/1.0 4"), "{status}");
+            }
+        }
+    }
+    exposition::parse(&scrape_in_time(server.address));
+    let peak = server.status("VmHWM:");
+    assert!(peak < 8_000, "{peak} kB");
+}
+
+#[test]
+fn nothing_that_clients_send_reaches_the_terminal_raw() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
+    command.arg("0").stderr(Stdio::piped());
+    let mut server = Metricmote::spawn(command);
+    let long = format!("GET /{} HTTP/1.1\r\n\r\n", "\x1b".repeat(100_000));
+    for request in [
+        &b"\0\0\0\0\r\n\r\n"[..],
+        b"GET /\0 HTTP/1.1\r\n\r\n",
+        b"GET /\x1b]0;title\x07 HTTP/1.1\r\n\r\n",
+        b"GET /\x1b[2J HTTP/1.1\r\n\r\n",
+        b"GET /\xc2\x9b2J HTTP/1.1\r\n\r\n",
+        b"GET /\x7f\x08 HTTP/1.1\r\n\r\n",
+        b"GET /\xff\xfe HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\x1b[2J\r\n\r\n",
+        b"\x1b[2J / HTTP/1.1\r\n\r\n",
+        long.as_bytes(),
+    ] {
+        let response = Response::parse(&exchange(server.address, request));
+        assert!(
+            response.status.starts_with("HTTP/1.0 4"),
+            "{}",
+            request.escape_ascii()
+        );
+        assert_eq!(response.body.lines().count(), 1);
+    }
+    exchange(server.address, b"GET /last HTTP/1.1\r\n\r\n");
+    server.child.kill().unwrap();
+    let mut printed = Vec::new();
+    server.stdout.read_to_end(&mut printed).unwrap();
+    server
+        .child
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_end(&mut printed)
+        .unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(printed.contains("GET /last HTTP/1.1\n"));
+    assert_eq!(printed.matches("was refused").count(), 10);
+    let plain = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();
+    assert!(printed.chars().all(plain), "{printed:?}");
+}
