@@ -1,6 +1,7 @@
 //! The command line of the example.
 
 use std::env::args_os;
+use std::ffi::OsString;
 use std::io::{stderr, stdout};
 use std::process::ExitCode;
 
@@ -19,31 +20,26 @@ Without it the server listens on 127.0.0.1:8043.
 
 /// The address to listen on, or the exit code where there is nothing to serve.
 pub fn address() -> Result<String, ExitCode> {
-    // Not `args`, which panics on an argument that is not UTF-8. What is lost here could not have
-    // been an address.
-    let arguments: Vec<String> = args_os()
-        .skip(1)
-        .map(|argument| argument.to_string_lossy().into_owned())
-        .collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let address = match arguments[..] {
-        [] => parse_address("8043"),
-        ["-h" | "--help"] => {
+    // Not `args`, which panics on an argument that is not UTF-8.
+    let arguments: Vec<OsString> = args_os().skip(1).collect();
+    let words: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
+    let address = match words.as_deref() {
+        Some([]) => parse_address("8043"),
+        Some(["-h" | "--help"]) => {
             say(stdout(), HELP);
             return Err(ExitCode::SUCCESS);
         }
-        ["-V" | "--version"] => {
+        Some(["-V" | "--version"]) => {
             say(stdout(), concat!("metricmote ", env!("CARGO_PKG_VERSION")));
             return Err(ExitCode::SUCCESS);
         }
-        [argument] => parse_address(argument),
+        Some([argument]) => parse_address(argument),
         _ => None,
     };
     address.ok_or_else(|| {
-        let given = arguments.join(" ");
         say(
             stderr(),
-            format_args!("error: {given:?} is not an ADDRESS, see --help"),
+            format_args!("error: {arguments:?} is not an ADDRESS, see --help"),
         );
         ExitCode::from(2)
     })

@@ -284,7 +284,7 @@ fn clients_that_send_without_end() {
 fn nothing_that_clients_send_reaches_the_terminal_raw() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
     command.arg("0").stderr(Stdio::piped());
-    let mut server = Metricmote::spawn(command);
+    let server = Metricmote::spawn(command);
     let long = format!("GET /{} HTTP/1.1\r\n\r\n", "\x1b".repeat(100_000));
     for request in [
         &b"\0\0\0\0\r\n\r\n"[..],
@@ -307,17 +307,7 @@ fn nothing_that_clients_send_reaches_the_terminal_raw() {
         assert_eq!(response.body.lines().count(), 1);
     }
     exchange(server.address, b"GET /last HTTP/1.1\r\n\r\n");
-    server.child.kill().unwrap();
-    let mut printed = Vec::new();
-    server.stdout.read_to_end(&mut printed).unwrap();
-    server
-        .child
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_end(&mut printed)
-        .unwrap();
-    let printed = String::from_utf8(printed).unwrap();
+    let printed = server.end();
     assert!(printed.contains("GET /last HTTP/1.1\n"));
     assert_eq!(printed.matches("was refused").count(), 10);
     let plain = |c: char| c == '\n' || c == ' ' || c.is_ascii_graphic();

@@ -115,7 +115,7 @@ impl Response {
 pub struct Metricmote {
     pub child: Child,
     pub address: SocketAddr,
-    pub stdout: BufReader<ChildStdout>,
+    printing: Option<JoinHandle<String>>,
 }
 
 impl Metricmote {
@@ -125,8 +125,20 @@ impl Metricmote {
         Self::spawn(command)
     }
 
-    /// Runs a command that becomes the program.
-    pub fn spawn(mut command: Command) -> Self {
+    /// Runs a command that becomes the program, and gathers what it prints: it prints a line for
+    /// each scrape, and would stop at a pipe that is full.
+    pub fn spawn(command: Command) -> Self {
+        let (mut server, stdout) = Self::spawn_unread(command);
+        let stderr = server.child.stderr.take();
+        server.printing = Some(thread::spawn(move || {
+            let errors = thread::spawn(|| stderr.map(read_text).unwrap_or_default());
+            read_text(stdout) + &errors.join().unwrap()
+        }));
+        server
+    }
+
+    /// The same, but after its first line what it prints is for the caller to read.
+    pub fn spawn_unread(mut command: Command) -> (Self, BufReader<ChildStdout>) {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -137,11 +149,20 @@ impl Metricmote {
             .unwrap_or_else(|| panic!("{line:?}"))
             .parse()
             .unwrap();
-        Self {
-            child,
-            address,
+        (
+            Self {
+                child,
+                address,
+                printing: None,
+            },
             stdout,
-        }
+        )
+    }
+
+    /// Ends the program; what it has printed since its first line, stdout before stderr.
+    pub fn end(mut self) -> String {
+        self.child.kill().unwrap();
+        self.printing.take().unwrap().join().unwrap()
     }
 
     /// A figure of `/proc/PID/status`.
@@ -158,6 +179,12 @@ impl Drop for Metricmote {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn read_text(mut stream: impl Read) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("UTF-8");
+    text
 }
 
 /// A server of the library in a thread; it ends with the test.
