@@ -39,6 +39,8 @@
 //! 3. `registry.rs`: what may be registered, and how it becomes text;
 //! 4. `metric.rs`: the numbers, which any thread may change meanwhile.
 
+#![forbid(unsafe_code)]
+
 mod metric;
 mod registry;
 mod server;

@@ -1,5 +1,7 @@
 //! The example: two counters, two gauges, one server, an update for every second.
 
+#![forbid(unsafe_code)]
+
 mod command_line;
 
 use std::convert::Infallible;
