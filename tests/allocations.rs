@@ -1,39 +1,15 @@
 //! In the steady state a scrape allocates nothing. The only test of its program, so that no other
 //! allocates meanwhile.
 
-#![expect(unsafe_code, reason = "a global allocator is unsafe to write")]
+#[path = "support/counting.rs"]
+mod counting;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
+use counting::allocations;
 use metricmote::{MetricsServer, Registry};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Relaxed);
-        unsafe { System.realloc(old, layout, size) }
-    }
-
-    unsafe fn dealloc(&self, old: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(old, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 const SCRAPES: usize = 200;
 
@@ -67,7 +43,7 @@ fn a_scrape_allocates_nothing() {
         }
     });
     for scrapes in 0..SCRAPES {
-        let before = ALLOCATIONS.load(Relaxed);
+        let before = allocations();
         let scrape = server.accept().unwrap();
         for (i, (counter, gauge)) in counters.iter().zip(&gauges).enumerate() {
             counter.inc_by(0.1 + i as f64);
@@ -79,12 +55,9 @@ fn a_scrape_allocates_nothing() {
             });
         }
         scrape.answer(&mut registry).unwrap();
-        let allocations = ALLOCATIONS.load(Relaxed) - before;
+        let made = allocations() - before;
         // The first two make the two buffers between which the exposition goes to and fro.
-        assert!(
-            scrapes < 2 || allocations == 0,
-            "{allocations} in scrape {scrapes}"
-        );
+        assert!(scrapes < 2 || made == 0, "{made} in scrape {scrapes}");
     }
     client.join().unwrap();
 }
