@@ -252,3 +252,32 @@ fn a_scrape_that_is_dropped_hangs_up() {
     drop(server.accept().unwrap());
     assert_eq!(client.join().unwrap(), b"");
 }
+
+/// One sentence for each that was not served, with its address.
+#[test]
+fn what_is_wrong_with_a_client_is_reported() {
+    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let mut report = |request: &[u8], leave: bool| {
+        let mut stream = connect(address);
+        let peer = stream.local_addr().unwrap();
+        stream.write_all(request).unwrap();
+        let silent = if leave { None } else { Some(stream) };
+        let error = server.accept().map(drop).expect_err("no scrape");
+        drop(silent);
+        format!("{error:#}").replace(&peer.to_string(), "PEER")
+    };
+    assert_eq!(report(b"", true), "PEER hung up without a request");
+    assert_eq!(
+        report(b"", false),
+        "PEER sent 0 bytes and no request: timed out"
+    );
+    assert_eq!(
+        report(b"GET /", false),
+        "PEER sent 5 bytes and no request: timed out"
+    );
+    assert_eq!(
+        report(b"nonsense\r\n\r\n", true),
+        "PEER was refused: 400 Bad Request"
+    );
+}

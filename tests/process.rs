@@ -145,37 +145,39 @@ fn the_example_serves_the_series_of_the_original() {
     );
 }
 
-/// Once at the start and then for every second, whenever they are looked at.
+/// Once at the start and then for every second, although only a scrape brings it about.
 #[test]
-fn the_example_updates_as_often_as_seconds_have_passed() {
-    let before = Instant::now();
+fn the_example_catches_up_with_the_seconds_at_a_scrape() {
     let server = Metricmote::start();
-    let values = |body: &str| -> Vec<f64> {
-        let families = exposition::parse(body);
+    let values = || -> Vec<f64> {
+        let families = exposition::parse(&scrape(server.address));
         families
             .iter()
             .flat_map(|family| &family.samples)
             .map(|sample| sample.value)
             .collect()
     };
-    let mut last = values(&scrape(server.address));
-    assert!(
-        last.iter()
-            .all(|value| (-1.0..1.0).contains(value) && *value != 0.0),
-        "{last:?}"
-    );
-    for _ in 0..2 {
-        thread::sleep(Duration::from_secs(2));
-        let now = values(&scrape(server.address));
-        let most = before.elapsed().as_secs_f64() + 1.0;
-        for i in 0..4 {
-            assert_ne!(now[i], last[i]);
-            assert!(now[i].abs() <= most);
-        }
+    let start = Instant::now();
+    let mut scrapes = 1;
+    let mut last = values();
+    assert!(last.iter().all(|value| value.abs() < 1.0), "{last:?}");
+    assert!(last[0] > 0.0 && last[1] > 0.0, "{last:?}");
+    loop {
+        thread::sleep(Duration::from_secs(3));
+        let now = values();
+        scrapes += 1;
+        assert!((0..4).all(|i| now[i] != last[i]), "{last:?} {now:?}");
         assert!(
             now[0] > last[0] && now[1] > last[1],
             "a counter fell: {last:?} {now:?}"
         );
+        let most = start.elapsed().as_secs_f64() + 2.0;
+        assert!(now.iter().all(|value| value.abs() < most), "{now:?}");
+        // More than one update can do. Three fail to in one case of 36, so few rounds will do.
+        if now[0] >= last[0] + 1.0 || now[1] >= last[1] + 1.0 {
+            break;
+        }
+        assert!(scrapes < 8, "one update at a time");
         last = now;
     }
     // The request line of each scrape, and one line for each catch-up.
@@ -183,7 +185,7 @@ fn the_example_updates_as_often_as_seconds_have_passed() {
     let printed: Vec<&str> = printed.lines().collect();
     assert_eq!(
         printed,
-        ["GET /metrics HTTP/1.1", "Update metrics"].repeat(3)
+        ["GET /metrics HTTP/1.1", "Update metrics"].repeat(scrapes)
     );
 }
 
