@@ -262,9 +262,9 @@ fn what_is_wrong_with_a_client_is_reported() {
         let mut stream = connect(address);
         let peer = stream.local_addr().unwrap();
         stream.write_all(request).unwrap();
-        let silent = if leave { None } else { Some(stream) };
+        let kept = (!leave).then_some(stream);
         let error = server.accept().map(drop).expect_err("no scrape");
-        drop(silent);
+        drop(kept);
         format!("{error:#}").replace(&peer.to_string(), "PEER")
     };
     assert_eq!(report(b"", true), "PEER hung up without a request");
