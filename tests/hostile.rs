@@ -103,9 +103,9 @@ fn say_nothing(mut stream: TcpStream) -> io::Result<()> {
     stream.read(&mut [0]).map(drop)
 }
 
-/// Sends the piece again and again, a second apart, until it is dropped.
-fn drip(mut stream: TcpStream, piece: &[u8]) -> io::Result<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+/// Sends the piece again and again, after such a pause, until it is dropped.
+fn drip(mut stream: TcpStream, piece: &[u8], pause: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(pause))?;
     loop {
         stream.write_all(piece)?;
         match stream.read(&mut [0]) {
@@ -142,7 +142,7 @@ fn as_many_silent_clients_as_the_queue_holds() {
 #[test]
 fn twenty_clients_that_send_a_byte_a_second() {
     hold_up("20 clients, a byte a second", 20, |stream| {
-        drip(stream, b"G")
+        drip(stream, b"G", Duration::from_secs(1))
     });
 }
 
@@ -150,7 +150,15 @@ fn twenty_clients_that_send_a_byte_a_second() {
 fn twenty_clients_that_send_a_header_a_second() {
     hold_up("20 clients, a header a second", 20, |mut stream| {
         stream.write_all(b"GET / HTTP/1.1\r\n")?;
-        drip(stream, b"X: y\r\n")
+        drip(stream, b"X: y\r\n", Duration::from_secs(1))
+    });
+}
+
+/// Never silent for as long as the patience lasts: only the sum of all waiting gives them away.
+#[test]
+fn twenty_clients_that_send_a_byte_every_few_milliseconds() {
+    hold_up("20 clients, a byte every 4 ms", 20, |stream| {
+        drip(stream, b"G", Duration::from_millis(4))
     });
 }
 
