@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
 use std::sync::mpsc;
 use std::thread;
@@ -162,6 +162,10 @@ fn a_request_in_two_pieces_is_read_to_its_blank_line() {
         stream.write_all(&request[..cut]).unwrap();
         // Long enough for the server to read the first piece alone, as a rule.
         thread::sleep(Duration::from_millis(2));
+        stream.set_nonblocking(true).unwrap();
+        let early = stream.peek(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(early, Err(ErrorKind::WouldBlock), "cut after {cut} bytes");
+        stream.set_nonblocking(false).unwrap();
         stream.write_all(&request[cut..]).unwrap();
         let response = Response::parse(&read_to_end(&mut stream));
         assert_eq!(response.body, METRICS, "cut after {cut} bytes");
