@@ -219,6 +219,22 @@ fn a_body_that_nobody_asked_for_does_not_cost_the_client_its_answer() {
     }
 }
 
+/// It says at once that it has said everything, and reads on: whoever reads to the end first, and
+/// whoever sends to the end first, gets there.
+#[test]
+fn after_a_refusal_the_server_half_closes_and_reads_on() {
+    let server = serve();
+    let mut stream = connect(server.address);
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+        .unwrap();
+    Response::parse(&read_to_end(&mut stream));
+    for _ in 0..3 {
+        stream.write_all(b"xyz").expect("no reset");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 #[test]
 fn the_program_owns_the_loop_and_may_add_a_series_between_two_scrapes() {
     let mut registry = Registry::new();
