@@ -4,6 +4,7 @@
 mod support;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
 use std::thread;
 
 use metricmote::{Counter, Gauge, MetricsServer, Registry};
@@ -71,6 +72,7 @@ fn values_are_short_and_read_back_exactly() {
         (f64::NEG_INFINITY, "-Inf"),
         (f64::NAN, "NaN"),
         (-f64::NAN, "NaN"),
+        (0.0, "0"),
     ] {
         gauge.set(value);
         let rendered = registry.render();
@@ -372,11 +374,13 @@ fn handles_work_from_any_thread_and_no_increment_is_lost() {
     let mut registry = Registry::new();
     let counter = registry.counter("c_total", "", &[]).unwrap();
     let gauge = registry.gauge("g", "", &[]).unwrap();
+    let together = Barrier::new(4);
     thread::scope(|scope| {
         for _ in 0..4 {
-            let (counter, gauge) = (counter.clone(), gauge.clone());
+            let (counter, gauge, together) = (counter.clone(), gauge.clone(), &together);
             scope.spawn(move || {
-                for _ in 0..50_000 {
+                together.wait();
+                for _ in 0..500_000 {
                     counter.inc();
                     gauge.dec_by(2.0);
                 }
@@ -390,5 +394,5 @@ fn handles_work_from_any_thread_and_no_increment_is_lost() {
             last = value;
         }
     });
-    assert_eq!((counter.get(), gauge.get()), (200_000.0, -400_000.0));
+    assert_eq!((counter.get(), gauge.get()), (2e6, -4e6));
 }
