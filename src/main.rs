@@ -12,19 +12,28 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use command_line::Command;
 use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 fn main() -> ExitCode {
-    match command_line::address() {
-        Ok(address) => {
+    match command_line::parse() {
+        Command::Serve(address) => {
             let Err(error) = serve(&address);
             say(stderr(), format_args!("error: {error:#}"));
             ExitCode::FAILURE
         }
-        Err(exit_code) => exit_code,
+        Command::Print(text) => {
+            say(stdout(), text);
+            ExitCode::SUCCESS
+        }
+        Command::Refuse(error) => {
+            say(stderr(), format_args!("error: {error}"));
+            ExitCode::from(2)
+        }
     }
 }
 
+/// Returns only if it cannot start.
 fn serve(address: &str) -> Result<Infallible> {
     let mut registry = Registry::new();
     let counters = [
@@ -44,10 +53,11 @@ fn serve(address: &str) -> Result<Infallible> {
     loop {
         let served = server.accept().and_then(|scrape| {
             say(stdout(), scrape.request_line());
-            if next_update <= Instant::now() {
+            let now = Instant::now();
+            if next_update <= now {
                 say(stdout(), "Update metrics");
             }
-            while next_update <= Instant::now() {
+            while next_update <= now {
                 update_metrics(&counters, &gauges);
                 next_update += Duration::from_secs(1);
             }
@@ -72,8 +82,8 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
     }
 }
 
-/// At least 0 and less than 1. std has no random numbers, but it gives every new `RandomState`
-/// other keys to hash with, and hashing nothing brings them to light.
+/// At least 0 and less than 1. std has no random numbers, but every new `RandomState` has keys of
+/// its own, and a hash of nothing depends on them alone.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1_u64 << 53) as f64

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A value that only goes up, such as requests served; it starts at 0.
 ///
+/// Like every value it is an `f64`, which counts by ones exactly up to 2^53.
+///
 /// Made by [`Registry::counter`](crate::Registry::counter). A clone is another handle to the same
 /// number, and every thread of a program may hold one.
 #[derive(Clone, Debug)]

@@ -10,34 +10,36 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::registry::Registry;
 
-/// How long a client may keep the server waiting before it has asked. It may take twice as long
-/// to receive the answer.
+/// How long a client may keep the server waiting while it asks, when nobody else is queuing. While
+/// it receives the answer it may do so for twice as long.
 ///
-/// Either turn has a patience of its own. A client that uses more than [`FLOOR`] of it halves it
-/// for the next client, down to that floor; it is whole again once nobody is queuing. The kernel
-/// queues 128 connections, so whatever the others do or leave undone, whoever is in the queue is
-/// accepted after at most
+/// Either turn has a limit of its own. A client that keeps the server waiting for longer than
+/// [`FLOOR`] halves the limit for the next one, down to that floor; it is whole again once nobody
+/// is queuing. std has the kernel queue 128 connections, so whoever is in the queue is accepted,
+/// whatever those before it do or leave undone, after at most
 ///
 /// ```text
-/// asking     1 s + 1/2 s + 1/4 s + … + 128 ×  8 ms = 3.1 s
-/// receiving  2 s +   1 s + 1/2 s + … + 128 × 16 ms = 6.1 s
+/// asking     1 s + 1/2 s + 1/4 s + … + 121 ×  8 ms = 3.0 s
+/// receiving  2 s +   1 s + 1/2 s + … + 121 × 16 ms = 5.9 s
 /// ```
 ///
-/// or 3.5 s and 6.4 s where the kernel's clock ticks every 4 ms, and time-outs take up to one tick
-/// longer. That is less than the 10 s that Prometheus waits, and the second line counts only where
-/// the metrics are larger than the kernel's buffers, some megabytes.
+/// or 3.5 s and 6.4 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
+/// Together that is less than the 10 s that Prometheus waits. The second sum counts only where the
+/// metrics are too large for the kernel to take over at once, as some megabytes are.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The least patience. It is enough for whoever has been queuing: by the time such a client is
+/// The lowest limit. It is enough for whoever has been queuing: by the time such a client is
 /// accepted, its request has nearly always arrived.
 const FLOOR: Duration = Duration::from_millis(8);
 
-/// An `accept` that took longer than this has been waiting: nobody was queuing.
+/// An `accept` that took longer than this has been waiting, so nobody was queuing. (Or the thread
+/// was, for the processor: then the limits are whole too early, once in a long while.)
 const QUIET: Duration = Duration::from_micros(100);
 
 /// How long to wait after an `accept` that failed. Where no file descriptor is left it fails again
-/// at once, and the server would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// at once, and the server would spin. Short, because on some systems it is one client's reset that
+/// makes it fail.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest request, in bytes; one of Prometheus has about 300.
 const LONGEST_REQUEST: usize = 8 * 1024;
@@ -71,9 +73,9 @@ const LONGEST_REQUEST: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
-    /// The patience with the next client: while it asks, and while it receives the answer.
-    asking: Duration,
-    receiving: Duration,
+    /// How long the next client may keep the server waiting: while it asks, while it receives.
+    asking_limit: Duration,
+    receiving_limit: Duration,
     /// What the client in hand has sent. This and the head of the response are kept from one
     /// scrape to the next, so that none needs to allocate.
     request: Vec<u8>,
@@ -91,8 +93,8 @@ impl MetricsServer {
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::bind(address)?,
-            asking: PATIENCE,
-            receiving: PATIENCE,
+            asking_limit: PATIENCE,
+            receiving_limit: 2 * PATIENCE,
             request: vec![0; LONGEST_REQUEST],
             head: String::new(),
         })
@@ -112,8 +114,8 @@ impl MetricsServer {
     /// # Errors
     ///
     /// The client hung up, took too long, or sent something else than a request for the metrics,
-    /// and got a 4xx for that; or there was no accepting it. Print the error and call `accept`
-    /// again: the server is as good as before.
+    /// and got a 4xx for that; or it could not be accepted, and then the error comes after a pause
+    /// of 50 ms. Print it and call `accept` again: the server is as good as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let waiting_since = Instant::now();
         let (stream, peer) = match self.listener.accept() {
@@ -124,19 +126,19 @@ impl MetricsServer {
             }
         };
         if waiting_since.elapsed() > QUIET {
-            self.asking = PATIENCE;
-            self.receiving = PATIENCE;
+            self.asking_limit = PATIENCE;
+            self.receiving_limit = 2 * PATIENCE;
         }
         let mut client = Client {
             stream,
             peer,
-            turn: Turn::new(self.asking, &mut self.asking),
+            asking: Turn::new(&mut self.asking_limit, FLOOR),
+            receiving: Turn::new(&mut self.receiving_limit, 2 * FLOOR),
         };
         let request = client.read_request(&mut self.request)?;
         Ok(Scrape {
             client,
             request,
-            receiving: &mut self.receiving,
             head: &mut self.head,
         })
     }
@@ -148,7 +150,6 @@ impl MetricsServer {
 pub struct Scrape<'a> {
     client: Client<'a>,
     request: Request<'a>,
-    receiving: &'a mut Duration,
     head: &'a mut String,
 }
 
@@ -156,6 +157,7 @@ pub struct Scrape<'a> {
 #[derive(Debug)]
 struct Request<'a> {
     line: &'a str,
+    head_only: bool,
     /// More follows its head: a body, or another request.
     more: bool,
 }
@@ -184,12 +186,7 @@ impl Scrape<'_> {
              \r\n",
             body.len()
         )?;
-        let body = if self.request.line.starts_with("HEAD ") {
-            ""
-        } else {
-            body
-        };
-        self.client.turn = Turn::new(2 * *self.receiving, self.receiving);
+        let body = if self.request.head_only { "" } else { body };
         self.client
             .write(self.head, body)
             .with_context(|| format!("{} did not take the response", self.client.peer))?;
@@ -205,16 +202,17 @@ impl Scrape<'_> {
 struct Client<'a> {
     stream: TcpStream,
     peer: SocketAddr,
-    turn: Turn<'a>,
+    asking: Turn<'a>,
+    receiving: Turn<'a>,
 }
 
-/// A client's turn: to ask, or to receive.
+/// How long the server has waited for a client, in all its reads or in all its writes. When the
+/// client is done with, it sets the limit for the next one.
 #[derive(Debug)]
 struct Turn<'a> {
-    limit: Duration,
     waited: Duration,
-    /// The patience with the next client in this turn.
-    patience: &'a mut Duration,
+    limit: &'a mut Duration,
+    floor: Duration,
 }
 
 impl Client<'_> {
@@ -225,11 +223,12 @@ impl Client<'_> {
     fn read_request<'b>(&mut self, buffer: &'b mut [u8]) -> Result<Request<'b>> {
         let mut length = 0;
         let end = loop {
-            if length == buffer.len() && buffer.contains(&b'\n') {
-                return self.refuse("431 Request Header Fields Too Large", "Send fewer headers.");
-            }
             if length == buffer.len() {
-                return self.refuse("414 URI Too Long", "Ask for something shorter.");
+                return if buffer.contains(&b'\n') {
+                    self.refuse("431 Request Header Fields Too Large", "Send fewer headers.")
+                } else {
+                    self.refuse("414 URI Too Long", "Ask for something shorter.")
+                };
             }
             let received = self
                 .read(&mut buffer[length..])
@@ -248,7 +247,7 @@ impl Client<'_> {
             if let Some(end) = find_blank_line(&buffer[searched..length]) {
                 break searched + end;
             }
-            // No blank line follows a TLS hello, which an `https://` by mistake sends.
+            // A TLS hello, from a scraper set to `https`, has no blank line to wait for.
             if !buffer[0].is_ascii_alphabetic() {
                 break length;
             }
@@ -261,7 +260,11 @@ impl Client<'_> {
             return self.refuse("405 Method Not Allowed", "Ask with GET or HEAD.");
         }
         let more = !rest.is_empty() || announces_body(head);
-        Ok(Request { line, more })
+        Ok(Request {
+            line,
+            head_only: method == "HEAD",
+            more,
+        })
     }
 
     /// Tells the client what is wrong with its request, and returns that as an error.
@@ -282,8 +285,8 @@ impl Client<'_> {
         bail!("{} was refused: {status}", self.peer)
     }
 
-    /// Reads what the client still sends, for as long as the patience lasts, and forgets it: bytes
-    /// left unread would cost the client the response.
+    /// Reads what the client still sends, while its turn to ask lasts, and forgets it: bytes left
+    /// unread would cost it the response.
     fn drain(&mut self) {
         if self.stream.shutdown(Shutdown::Write).is_ok() {
             let mut scrap = [0; 8 * 1024];
@@ -292,9 +295,9 @@ impl Client<'_> {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.wait(|mut stream, left| {
-            stream.set_read_timeout(Some(left))?;
-            stream.read(buffer)
+        self.asking.wait(|left| {
+            self.stream.set_read_timeout(Some(left))?;
+            self.stream.read(buffer)
         })
     }
 
@@ -302,32 +305,42 @@ impl Client<'_> {
     fn write(&mut self, head: &str, body: &str) -> io::Result<()> {
         let mut unsent = &mut [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())][..];
         while !unsent.is_empty() {
-            let sent = self.wait(|mut stream, left| {
-                stream.set_write_timeout(Some(left))?;
-                stream.write_vectored(unsent)
+            let sent = self.receiving.wait(|left| {
+                self.stream.set_write_timeout(Some(left))?;
+                self.stream.write_vectored(unsent)
             })?;
             IoSlice::advance_slices(&mut unsent, sent);
         }
         Ok(())
     }
+}
 
-    /// Reads or writes once, with the time that the client has left as the time-out.
+impl<'a> Turn<'a> {
+    fn new(limit: &'a mut Duration, floor: Duration) -> Self {
+        Self {
+            waited: Duration::ZERO,
+            limit,
+            floor,
+        }
+    }
+
+    /// Reads or writes once, with what is left of the turn as the time-out.
     ///
-    /// All that waiting is added up. A time-out for each read alone would let a client that sends
-    /// a byte a second hold the server for ever.
+    /// All waiting is added up. A time-out for each read alone would let a client that sends a byte
+    /// a second hold the server for ever.
     fn wait(
         &mut self,
-        mut transfer: impl FnMut(&TcpStream, Duration) -> io::Result<usize>,
+        mut transfer: impl FnMut(Duration) -> io::Result<usize>,
     ) -> io::Result<usize> {
         loop {
-            let left = self.turn.limit.saturating_sub(self.turn.waited);
-            // std takes a time-out of zero for a mistake.
+            let left = self.limit.saturating_sub(self.waited);
+            // std rejects a time-out of zero.
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
             let start = Instant::now();
-            let result = transfer(&self.stream, left);
-            self.turn.waited += start.elapsed();
+            let result = transfer(left);
+            self.waited += start.elapsed();
             match result.as_ref().map_err(io::Error::kind) {
                 // A signal; or the time is up, which Windows calls `TimedOut`.
                 Err(ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
@@ -337,20 +350,10 @@ impl Client<'_> {
     }
 }
 
-impl<'a> Turn<'a> {
-    fn new(limit: Duration, patience: &'a mut Duration) -> Self {
-        Self {
-            limit,
-            waited: Duration::ZERO,
-            patience,
-        }
-    }
-}
-
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if self.waited > FLOOR {
-            *self.patience = FLOOR.max(*self.patience / 2);
+        if self.waited > self.floor {
+            *self.limit = self.floor.max(*self.limit / 2);
         }
     }
 }

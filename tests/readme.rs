@@ -62,14 +62,24 @@ fn the_scrape_is_that_of_the_program() {
     let shown = output_of("curl http://127.0.0.1:8043/metrics");
     assert_eq!(without_figures(shown), without_figures(body));
 
-    let [_, on_the_wire] = blocks("text")[..2] else {
+    let [request, on_the_wire] = blocks("text")[..2] else {
         panic!("a request and a response")
     };
+    assert_eq!(request.replace('\n', "\r\n").as_bytes(), SCRAPE);
     let response = without_figures(&response);
     assert!(
         response.starts_with(&without_figures(on_the_wire)),
         "{response}"
     );
+}
+
+#[test]
+fn the_refusal_is_that_of_the_registry() {
+    let error = metricmote::Registry::new()
+        .gauge("a-b", "", &[])
+        .unwrap_err()
+        .to_string();
+    assert!(README.contains(&format!("`{error}`")), "{error}");
 }
 
 #[test]
@@ -94,7 +104,7 @@ fn the_files_that_it_names_are_there_and_it_names_all_of_the_source() {
 }
 
 #[test]
-fn the_tests_and_the_benchmark_that_it_runs_exist() {
+fn the_tests_that_it_runs_exist() {
     let mut words = README.split_whitespace();
     let mut found = 0;
     while let Some(word) = words.next() {

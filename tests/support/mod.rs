@@ -19,11 +19,12 @@ pub const GUARD: Duration = Duration::from_secs(30);
 
 /// What Prometheus 2.42 sends.
 pub const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\n\
-    Host: localhost:8043\r\n\
-    User-Agent: Prometheus/2.42.0\r\n\
-    Accept: application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
+    Host: 127.0.0.1:8043\r\n\
+    User-Agent: Prometheus/2.42.0+ds\r\n\
+    Accept: application/openmetrics-text;version=1.0.0,\
+    application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
     Accept-Encoding: gzip\r\n\
-    X-Prometheus-Scrape-Timeout-Seconds: 10\r\n\
+    X-Prometheus-Scrape-Timeout-Seconds: 1\r\n\
     \r\n";
 
 pub fn connect(address: SocketAddr) -> TcpStream {
