@@ -10,17 +10,17 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::registry::Registry;
 
-/// How long a client may keep the server waiting while it asks, when nobody else is queuing. While
-/// it receives the answer it may do so for twice as long.
+/// How long a client may keep the server waiting while it asks, and then again while it receives the
+/// answer, when nobody else is queuing.
 ///
-/// Either turn has a limit of its own. A client that keeps the server waiting for longer than
-/// [`FLOOR`] halves the limit for the next one, down to that floor; it is whole again once nobody
-/// is queuing. std has the kernel queue 128 connections, so whoever is in the queue is accepted,
-/// whatever those before it do or leave undone, after at most
+/// These are two turns, each with a limit of its own. A client that keeps the server waiting for
+/// longer than the floor of a turn halves its limit for the next client, down to that floor; the
+/// limits are whole again once nobody is queuing. std has the kernel queue 128 connections, so
+/// whoever is in the queue is accepted, whatever those before it do or leave undone, after at most
 ///
 /// ```text
 /// asking     1 s + 1/2 s + 1/4 s + … + 121 ×  8 ms = 3.0 s
-/// receiving  2 s +   1 s + 1/2 s + … + 121 × 16 ms = 5.9 s
+/// receiving  1 s + 1/2 s + 1/4 s + … + 123 × 32 ms = 5.9 s
 /// ```
 ///
 /// or 3.5 s and 6.4 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
@@ -28,13 +28,12 @@ use crate::registry::Registry;
 /// metrics are too large for the kernel to take over at once, as some megabytes are.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The lowest limit. It is enough for whoever has been queuing: by the time such a client is
-/// accepted, its request has nearly always arrived.
-const FLOOR: Duration = Duration::from_millis(8);
+/// The lowest limit for asking. It is enough for whoever has been queuing: by the time such a client
+/// is accepted, its request has nearly always arrived.
+const ASKING_FLOOR: Duration = Duration::from_millis(8);
 
-/// An `accept` that took longer than this has been waiting, so nobody was queuing. (Or the thread
-/// was, for the processor: then the limits are whole too early, once in a long while.)
-const QUIET: Duration = Duration::from_micros(100);
+/// The lowest limit for receiving. On a fast network some megabytes take no longer.
+const RECEIVING_FLOOR: Duration = Duration::from_millis(32);
 
 /// How long to wait after an `accept` that failed. Where no file descriptor is left it fails again
 /// at once, and the server would spin. Short, because on some systems it is one client's reset that
@@ -94,7 +93,7 @@ impl MetricsServer {
         Ok(Self {
             listener: TcpListener::bind(address)?,
             asking_limit: PATIENCE,
-            receiving_limit: 2 * PATIENCE,
+            receiving_limit: PATIENCE,
             request: vec![0; LONGEST_REQUEST],
             head: String::new(),
         })
@@ -117,23 +116,15 @@ impl MetricsServer {
     /// and got a 4xx for that; or it could not be accepted, and then the error comes after a pause
     /// of 50 ms. Print it and call `accept` again: the server is as good as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
-        let waiting_since = Instant::now();
-        let (stream, peer) = match self.listener.accept() {
-            Ok(connection) => connection,
-            Err(error) => {
-                thread::sleep(ACCEPT_PAUSE);
-                return Err(error).context("cannot accept a connection");
-            }
-        };
-        if waiting_since.elapsed() > QUIET {
-            self.asking_limit = PATIENCE;
-            self.receiving_limit = 2 * PATIENCE;
-        }
+        let (stream, peer) = self
+            .next_connection()
+            .inspect_err(|_| thread::sleep(ACCEPT_PAUSE))
+            .context("cannot accept a connection")?;
         let mut client = Client {
             stream,
             peer,
-            asking: Turn::new(&mut self.asking_limit, FLOOR),
-            receiving: Turn::new(&mut self.receiving_limit, 2 * FLOOR),
+            asking: Turn::new(&mut self.asking_limit, ASKING_FLOOR),
+            receiving: Turn::new(&mut self.receiving_limit, RECEIVING_FLOOR),
         };
         let request = client.read_request(&mut self.request)?;
         Ok(Scrape {
@@ -141,6 +132,29 @@ impl MetricsServer {
             request,
             head: &mut self.head,
         })
+    }
+
+    /// Accepts a connection. Where a client has lately used up its turn, it first looks whether
+    /// anybody is queuing, which only an `accept` that does not block can tell.
+    fn next_connection(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        if self.asking_limit < PATIENCE || self.receiving_limit < PATIENCE {
+            self.listener.set_nonblocking(true)?;
+            let queued = self.listener.accept();
+            self.listener.set_nonblocking(false)?;
+            match queued {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.asking_limit = PATIENCE;
+                    self.receiving_limit = PATIENCE;
+                }
+                Ok((stream, peer)) => {
+                    // Not on Linux, but on other systems it takes after the listener.
+                    stream.set_nonblocking(false)?;
+                    return Ok((stream, peer));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.listener.accept()
     }
 }
 
