@@ -13,17 +13,18 @@ use crate::registry::Registry;
 /// How long a client may keep the server waiting while it asks, and then again while it receives the
 /// answer, when nobody else is queuing.
 ///
-/// These are two turns, each with a limit of its own. A client that keeps the server waiting for
-/// longer than the floor of a turn halves its limit for the next client, down to that floor; the
-/// limits are whole again once nobody is queuing. std has the kernel queue 128 connections, so
-/// whoever is in the queue is accepted, whatever those before it do or leave undone, after at most
+/// These are two turns, each with a limit of its own. Half of what a client uses of a turn, beyond a
+/// floor that is free, is off the limit for the next client, down to that floor; the limits are
+/// whole again once nobody is queuing. So what all of them use beyond the floor adds up to 2 s at
+/// most. std has the kernel queue 128 connections, hence whoever is in the queue is accepted,
+/// whatever those before it do or leave undone, after at most
 ///
 /// ```text
-/// asking     1 s + 1/2 s + 1/4 s + … + 121 ×  8 ms = 3.0 s
-/// receiving  1 s + 1/2 s + 1/4 s + … + 123 × 32 ms = 5.9 s
+/// asking     2 s + 128 ×  8 ms = 3.0 s
+/// receiving  2 s + 128 × 28 ms = 5.6 s
 /// ```
 ///
-/// or 3.5 s and 6.4 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
+/// or 3.6 s and 6.1 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
 /// Together that is less than the 10 s that Prometheus waits. The second sum counts only where the
 /// metrics are too large for the kernel to take over at once, as some megabytes are.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const ASKING_FLOOR: Duration = Duration::from_millis(8);
 
 /// The lowest limit for receiving. On a fast network some megabytes take no longer.
-const RECEIVING_FLOOR: Duration = Duration::from_millis(32);
+const RECEIVING_FLOOR: Duration = Duration::from_millis(28);
 
 /// How long to wait after an `accept` that failed. Where no file descriptor is left it fails again
 /// at once, and the server would spin. Short, because on some systems it is one client's reset that
@@ -220,8 +221,8 @@ struct Client<'a> {
     receiving: Turn<'a>,
 }
 
-/// How long the server has waited for a client, in all its reads or in all its writes. When the
-/// client is done with, it sets the limit for the next one.
+/// How long the server has waited for a client, in all its reads or in all its writes. Dropped with
+/// the client, it lowers the limit for the next one.
 #[derive(Debug)]
 struct Turn<'a> {
     waited: Duration,
@@ -366,9 +367,8 @@ impl<'a> Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        if self.waited > self.floor {
-            *self.limit = self.floor.max(*self.limit / 2);
-        }
+        let charge = self.waited.saturating_sub(self.floor) / 2;
+        *self.limit = self.floor.max(self.limit.saturating_sub(charge));
     }
 }
 

@@ -256,6 +256,39 @@ fn clients_that_ask_and_read_nothing() {
     }
 }
 
+/// Who receives a large answer at an honest pace pays for that by the time it took, and is not cut
+/// short by silent clients that keep the queue from ever being empty.
+#[test]
+fn a_large_answer_again_and_again_among_silent_clients() {
+    let server = Served::start(large_registry(8), drop);
+    let crowd = Crowd::gather(server.address, 20, say_nothing);
+    for round in 0..15 {
+        let mut stream = connect(server.address);
+        stream.write_all(SCRAPE).unwrap();
+        let response = read_at(50_000_000, &mut stream);
+        assert_eq!(
+            Response::parse(&response).status,
+            "HTTP/1.0 200 OK",
+            "round {round}"
+        );
+    }
+    crowd.disperse();
+}
+
+/// Reads to the end, at so many bytes a second.
+fn read_at(rate: u32, stream: &mut TcpStream) -> Vec<u8> {
+    let mut response = Vec::new();
+    let mut chunk = vec![0; 100_000];
+    loop {
+        let length = stream.read(&mut chunk).unwrap();
+        if length == 0 {
+            return response;
+        }
+        response.extend_from_slice(&chunk[..length]);
+        thread::sleep(Duration::from_secs(1) * length as u32 / rate);
+    }
+}
+
 /// An attack leaves no impatience behind.
 #[test]
 fn a_slow_but_honest_client_right_after_an_attack_is_served() {
@@ -272,17 +305,7 @@ fn a_slow_but_honest_client_right_after_an_attack_is_served() {
         let mut stream = connect(server.address);
         thread::sleep(Duration::from_millis(300));
         stream.write_all(SCRAPE).unwrap();
-        // At 10 MB/s.
-        let mut response = Vec::new();
-        let mut chunk = vec![0; 100_000];
-        loop {
-            let length = stream.read(&mut chunk).unwrap();
-            if length == 0 {
-                break;
-            }
-            response.extend_from_slice(&chunk[..length]);
-            thread::sleep(Duration::from_secs(1) * length as u32 / 10_000_000);
-        }
+        let response = read_at(10_000_000, &mut stream);
         assert_eq!(
             Response::parse(&response).status,
             "HTTP/1.0 200 OK",
