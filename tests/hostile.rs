@@ -292,7 +292,10 @@ fn read_at(rate: u32, stream: &mut TcpStream) -> Vec<u8> {
 /// An attack leaves no impatience behind.
 #[test]
 fn a_slow_but_honest_client_right_after_an_attack_is_served() {
-    let server = Served::start(large_registry(8), drop);
+    let server = Served::start(large_registry(8), |error| {
+        let report = format!("{error:#}");
+        assert!(!report.contains("cannot accept"), "{report}");
+    });
     for size in [1, 20, 128] {
         let crowd = Crowd::gather(server.address, size, say_nothing);
         // The attack has lasted long enough to use up all patience.
