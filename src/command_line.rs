@@ -1,7 +1,7 @@
 //! The command line of the example.
 
 use std::env::args_os;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 const VERSION: &str = concat!("metricmote ", env!("CARGO_PKG_VERSION"));
 
@@ -36,7 +36,12 @@ pub fn parse() -> Command {
         _ => None,
     };
     address.map_or_else(
-        || Command::Refuse(format!("{arguments:?} is not an ADDRESS, see --help")),
+        || {
+            let given = arguments.join(OsStr::new(" "));
+            Command::Refuse(format!(
+                "{given:?} is not an ADDRESS: PORT, HOST:PORT or [IPv6]:PORT"
+            ))
+        },
         Command::Serve,
     )
 }

@@ -15,16 +15,17 @@
 //! posts.inc();
 //! room.set(20.5);
 //!
-//! assert_eq!(
-//!     registry.render(),
-//!     "# HELP http_requests_total Requests served.\n\
-//!      # TYPE http_requests_total counter\n\
-//!      http_requests_total{method=\"GET\"} 3\n\
-//!      http_requests_total{method=\"POST\"} 1\n\
-//!      # HELP room_temperature_celsius Temperature of the room.\n\
-//!      # TYPE room_temperature_celsius gauge\n\
-//!      room_temperature_celsius 20.5\n"
-//! );
+//! let exposition = [
+//!     "# HELP http_requests_total Requests served.",
+//!     "# TYPE http_requests_total counter",
+//!     "http_requests_total{method=\"GET\"} 3",
+//!     "http_requests_total{method=\"POST\"} 1",
+//!     "# HELP room_temperature_celsius Temperature of the room.",
+//!     "# TYPE room_temperature_celsius gauge",
+//!     "room_temperature_celsius 20.5",
+//!     "",
+//! ];
+//! assert_eq!(registry.render(), exposition.join("\n"));
 //! # anyhow::Ok(())
 //! ```
 //!

@@ -46,7 +46,12 @@ struct Family {
     series: Vec<Series>,
 }
 
-/// One number, and where it stands in the exposition.
+/// One number, and where it stands in the exposition:
+///
+/// ```text
+/// requests_total{path="/"} 17
+/// -------- before --------|--| length
+/// ```
 #[derive(Debug)]
 struct Series {
     value: Value,
@@ -174,7 +179,8 @@ impl Registry {
             .families
             .iter_mut()
             .flat_map(|family| &mut family.series);
-        // In the old exposition: the start of a line, and what has been copied of it all.
+        // In the old exposition: where the line starts, and up to where all has been copied. What
+        // stands between two values that have changed is copied in one piece.
         let mut start = 0;
         let mut copied = 0;
         for series in all {

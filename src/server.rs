@@ -13,7 +13,7 @@ use crate::registry::Registry;
 /// How long a client may keep the server waiting while it asks, and then again while it receives the
 /// answer, when nobody else is queuing.
 ///
-/// These are two turns, each with a limit of its own. Half of what a client uses of a turn, beyond a
+/// These are two turns, each with a limit of its own, and [`Turn`] keeps the account. Half of what a client uses of a turn, beyond a
 /// floor that is free, is off the limit for the next client, down to that floor; the limits are
 /// whole again once nobody is queuing. So what all of them use beyond the floor adds up to 2 s at
 /// most. std has the kernel queue 128 connections, hence whoever is in the queue is accepted,
@@ -135,8 +135,8 @@ impl MetricsServer {
         })
     }
 
-    /// Accepts a connection. Where a client has lately used up its turn, it first looks whether
-    /// anybody is queuing, which only an `accept` that does not block can tell.
+    /// Accepts a connection. Where limits have been lowered it first looks whether anybody is queuing:
+    /// with nobody in the queue, an `accept` that must not block says that it would have to.
     fn next_connection(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
         if self.asking_limit < PATIENCE || self.receiving_limit < PATIENCE {
             self.listener.set_nonblocking(true)?;
