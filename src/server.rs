@@ -13,11 +13,11 @@ use crate::registry::Registry;
 /// How long a client may keep the server waiting while it asks, and then again while it receives the
 /// answer, when nobody else is queuing.
 ///
-/// These are two turns, each with a limit of its own, and [`Turn`] keeps the account. Half of what a client uses of a turn, beyond a
-/// floor that is free, is off the limit for the next client, down to that floor; the limits are
-/// whole again once nobody is queuing. So what all of them use beyond the floor adds up to 2 s at
-/// most. std has the kernel queue 128 connections, hence whoever is in the queue is accepted,
-/// whatever those before it do or leave undone, after at most
+/// These are two turns, each with a limit of its own, and [`Turn`] keeps the account. Half of what a
+/// client uses of a turn, beyond a floor that is free, is off the limit for the next client, down to
+/// that floor; the limits are whole again once nobody is queuing. So what all of them use beyond the
+/// floor adds up to 2 s at most. std has the kernel queue 128 connections, hence whoever is in the
+/// queue is accepted, whatever those before it do or leave undone, after waiting for them for at most
 ///
 /// ```text
 /// asking     2 s + 128 ×  8 ms = 3.0 s
