@@ -24,6 +24,8 @@ pub struct Registry {
     families: Vec<Family>,
     /// The place of each family among `families`, by metric name.
     places: HashMap<String, usize>,
+    /// The series of all families, in the order of the exposition.
+    series: Vec<Series>,
     /// A hash of each series, by which a new one is known to be new.
     hashes: HashSet<u64>,
     hasher: RandomState,
@@ -36,14 +38,15 @@ pub struct Registry {
     longest: usize,
 }
 
-/// All the series of one metric name.
+/// What all series of one metric name share.
 #[derive(Debug)]
 struct Family {
     kind: &'static str,
     help: String,
     /// Sorted.
     label_names: Vec<String>,
-    series: Vec<Series>,
+    /// How many series it has.
+    size: usize,
 }
 
 /// One number, and where it stands in the exposition:
@@ -131,7 +134,7 @@ impl Registry {
                 kind,
                 help: help.to_owned(),
                 label_names,
-                series: Vec::new(),
+                size: 0,
             });
         }
         Ok(self.add(place, format!("{header}{series} ")))
@@ -139,7 +142,7 @@ impl Registry {
 
     /// Adds a series to a family, and its line to the exposition, behind the others of the family.
     ///
-    /// That is quickest for the last family, where no text has to make room.
+    /// That is quickest for the last family, where nothing has to make room.
     fn add(&mut self, place: usize, mut line: String) -> Value {
         let value = Value::default();
         let before = line.len();
@@ -147,19 +150,20 @@ impl Registry {
         let length = line.len() - before;
         line.push('\n');
 
-        let later = self.families[place + 1..]
-            .iter()
-            .flat_map(|family| &family.series);
-        let behind: usize = later.map(Series::line_length).sum();
+        let later = self.families[place + 1..].iter();
+        let index = self.series.len() - later.map(|family| family.size).sum::<usize>();
+        let behind: usize = self.series[index..].iter().map(Series::line_length).sum();
         self.exposition
             .insert_str(self.exposition.len() - behind, &line);
         self.longest += before + LONGEST_VALUE + 1;
-        self.families[place].series.push(Series {
+        self.families[place].size += 1;
+        let series = Series {
             value: value.clone(),
             shown: value.get().to_bits(),
             before,
             length,
-        });
+        };
+        self.series.insert(index, series);
         value
     }
 
@@ -169,21 +173,19 @@ impl Registry {
     /// that stand still, a scrape then costs hardly more than sending the text. After two renderings
     /// of changed values nothing is allocated, until the next registration.
     pub fn render(&mut self) -> &str {
-        let mut all = self.families.iter().flat_map(|family| &family.series);
-        if all.all(|series| series.value.get().to_bits() == series.shown) {
+        if self
+            .series
+            .iter()
+            .all(|series| series.value.get().to_bits() == series.shown)
+        {
             return &self.exposition;
         }
         self.next.clear();
         self.next.reserve(self.longest);
-        let all = self
-            .families
-            .iter_mut()
-            .flat_map(|family| &mut family.series);
-        // In the old exposition: where the line starts, and up to where all has been copied. What
-        // stands between two values that have changed is copied in one piece.
+        // In the old exposition: where the line starts, and up to where all has been copied.
         let mut start = 0;
         let mut copied = 0;
-        for series in all {
+        for series in &mut self.series {
             let end = start + series.line_length();
             let value = series.value.get();
             if value.to_bits() != series.shown {
@@ -197,6 +199,10 @@ impl Registry {
                 series.shown = value.to_bits();
             }
             start = end;
+            if start - copied >= PIECE {
+                self.next.push_str(&self.exposition[copied..start]);
+                copied = start;
+            }
         }
         self.next.push_str(&self.exposition[copied..]);
         mem::swap(&mut self.exposition, &mut self.next);
@@ -305,6 +311,11 @@ fn format_value(value: f64, text: &mut String) {
 
 /// Such as `-2.2250738585072014e-308`.
 const LONGEST_VALUE: usize = 24;
+
+/// About how many bytes of unchanged text are copied at once. C's `memcpy` may copy more than 2 KiB
+/// with an instruction that takes ten times as long where old and new text start a few bytes apart
+/// in their pages: without this bound 10,000 series, a tenth changed, took twice the time.
+const PIECE: usize = 256;
 
 #[cfg(test)]
 mod tests {
