@@ -1,5 +1,6 @@
 //! Counters and gauges: handles to one number each.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -89,22 +90,48 @@ impl Gauge {
 ///
 /// std has no atomic `f64`, so the atomic holds its bits. `Relaxed` is enough: a sample is one
 /// number, and nothing else is read on the strength of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Value(Arc<AtomicU64>);
+#[derive(Clone)]
+pub(crate) struct Value {
+    block: Arc<Block>,
+    slot: u8,
+}
+
+/// As many numbers as a `u8` tells apart, so that every slot has one.
+///
+/// Numbers that lie side by side are read faster than those that have an `Arc` each: 100,000 changed
+/// series are rendered in two thirds of the time.
+type Block = [AtomicU64; 256];
 
 impl Value {
+    /// The number beside this one, or the first of a new block. In a new block all are 0.
+    pub(crate) fn next(&self) -> Self {
+        match self.slot.checked_add(1) {
+            Some(slot) => Self {
+                block: Arc::clone(&self.block),
+                slot,
+            },
+            None => Self::default(),
+        }
+    }
+
+    fn bits(&self) -> &AtomicU64 {
+        // Eight numbers share a cache line. Rotated, each slot is in another line than the next, so
+        // that threads that change neighbouring series do not take the line from each other.
+        &self.block[usize::from(self.slot.rotate_left(3))]
+    }
+
     pub(crate) fn get(&self) -> f64 {
-        f64::from_bits(self.0.load(Relaxed))
+        f64::from_bits(self.bits().load(Relaxed))
     }
 
     fn set(&self, value: f64) {
-        self.0.store(value.to_bits(), Relaxed);
+        self.bits().store(value.to_bits(), Relaxed);
     }
 
     /// Adds, and tries again when another thread has changed the number meanwhile.
     fn add(&self, amount: f64) {
-        let mut seen = self.0.load(Relaxed);
-        while let Err(now) = self.0.compare_exchange_weak(
+        let mut seen = self.bits().load(Relaxed);
+        while let Err(now) = self.bits().compare_exchange_weak(
             seen,
             (f64::from_bits(seen) + amount).to_bits(),
             Relaxed,
@@ -112,5 +139,20 @@ impl Value {
         ) {
             seen = now;
         }
+    }
+}
+
+impl Default for Value {
+    fn default() -> Self {
+        Self {
+            block: Arc::new([const { AtomicU64::new(0) }; 256]),
+            slot: 0,
+        }
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
     }
 }

@@ -26,6 +26,8 @@ pub struct Registry {
     places: HashMap<String, usize>,
     /// The series of all families, in the order of the exposition.
     series: Vec<Series>,
+    /// The value that the next series gets.
+    free: Value,
     /// A hash of each series, by which a new one is known to be new.
     hashes: HashSet<u64>,
     hasher: RandomState,
@@ -144,7 +146,8 @@ impl Registry {
     ///
     /// That is quickest for the last family, where nothing has to make room.
     fn add(&mut self, place: usize, mut line: String) -> Value {
-        let value = Value::default();
+        let next = self.free.next();
+        let value = mem::replace(&mut self.free, next);
         let before = line.len();
         format_value(value.get(), &mut line);
         let length = line.len() - before;

@@ -360,6 +360,23 @@ fn a_gauge_goes_up_and_down() {
     assert_eq!(gauge.get(), 2.25);
     gauge.set(-3.0);
     assert_eq!(gauge.get(), -3.0);
+    assert_eq!(format!("{gauge:?}"), "Gauge(-3.0)");
+}
+
+#[test]
+fn each_of_a_thousand_series_has_a_number_of_its_own() {
+    let mut registry = Registry::new();
+    let gauges: Vec<Gauge> = (0..1000)
+        .map(|i| registry.gauge("g", "", &[("i", &i.to_string())]).unwrap())
+        .collect();
+    for (i, gauge) in gauges.iter().enumerate() {
+        gauge.set(i as f64);
+    }
+    let families = exposition::parse(registry.render());
+    assert_eq!(families[0].samples.len(), 1000);
+    for (i, (gauge, sample)) in gauges.iter().zip(&families[0].samples).enumerate() {
+        assert_eq!((gauge.get(), sample.value), (i as f64, i as f64));
+    }
 }
 
 #[test]

@@ -172,28 +172,29 @@ fn main() {
 
     eprintln!("handles");
     println!("\nNanoseconds to change a value:\n");
-    println!("| | one thread | two threads, same series |");
-    println!("|---|---:|---:|");
+    println!("| | one thread | two threads, same series | two threads, neighbouring series |");
+    println!("|---|---:|---:|---:|");
     let mut registry = Registry::new();
-    let counter = registry.counter("c_total", "", &[]).unwrap();
-    let gauge = registry.gauge("g", "", &[]).unwrap();
-    let operations: [(&str, &(dyn Fn() + Sync)); 3] = [
-        ("`Counter::inc`", &|| counter.inc()),
-        ("`Gauge::dec_by`", &|| gauge.dec_by(black_box(0.5))),
-        ("`Gauge::set`", &|| gauge.set(black_box(0.5))),
+    let counters = ["0", "1"].map(|i| registry.counter("c_total", "", &[("i", i)]).unwrap());
+    let gauges = ["0", "1"].map(|i| registry.gauge("g", "", &[("i", i)]).unwrap());
+    let operations: [(&str, &(dyn Fn(usize) + Sync)); 3] = [
+        ("`Counter::inc`", &|i| counters[i].inc()),
+        ("`Gauge::dec_by`", &|i| gauges[i].dec_by(black_box(0.5))),
+        ("`Gauge::set`", &|i| gauges[i].set(black_box(0.5))),
     ];
     const TIMES: usize = 5_000_000;
     for (name, operation) in operations {
-        let run = |threads: usize| {
+        let run = |series: &[usize]| {
             let start = Instant::now();
             thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| (0..TIMES).for_each(|_| operation()));
+                for &i in series {
+                    scope.spawn(move || (0..TIMES).for_each(|_| operation(i)));
                 }
             });
             nanoseconds(start.elapsed(), TIMES)
         };
-        println!("| {name} | {:.1} | {:.1} |", run(1), run(2));
+        let (one, same, neighbours) = (run(&[0]), run(&[0, 0]), run(&[0, 1]));
+        println!("| {name} | {one:.1} | {same:.1} | {neighbours:.1} |");
     }
 
     eprintln!("scrapes");
