@@ -93,45 +93,24 @@ impl Gauge {
 #[derive(Clone)]
 pub(crate) struct Value {
     block: Arc<Block>,
-    slot: u8,
+    /// Its place among all values of the registry.
+    pub(crate) index: usize,
 }
 
-/// As many numbers as a `u8` tells apart, so that every slot has one.
-///
-/// Numbers that lie side by side are read faster than those that have an `Arc` each: 100,000 changed
-/// series are rendered in two thirds of the time.
-type Block = [AtomicU64; 256];
-
 impl Value {
-    /// The number beside this one, or the first of a new block. In a new block all are 0.
-    pub(crate) fn next(&self) -> Self {
-        match self.slot.checked_add(1) {
-            Some(slot) => Self {
-                block: Arc::clone(&self.block),
-                slot,
-            },
-            None => Self::default(),
-        }
-    }
-
-    fn bits(&self) -> &AtomicU64 {
-        // Eight numbers share a cache line. Rotated, each slot is in another line than the next, so
-        // that threads that change neighbouring series do not take the line from each other.
-        &self.block[usize::from(self.slot.rotate_left(3))]
-    }
-
     pub(crate) fn get(&self) -> f64 {
-        f64::from_bits(self.bits().load(Relaxed))
+        f64::from_bits(bits(&self.block, self.index).load(Relaxed))
     }
 
     fn set(&self, value: f64) {
-        self.bits().store(value.to_bits(), Relaxed);
+        bits(&self.block, self.index).store(value.to_bits(), Relaxed);
     }
 
     /// Adds, and tries again when another thread has changed the number meanwhile.
     fn add(&self, amount: f64) {
-        let mut seen = self.bits().load(Relaxed);
-        while let Err(now) = self.bits().compare_exchange_weak(
+        let bits = bits(&self.block, self.index);
+        let mut seen = bits.load(Relaxed);
+        while let Err(now) = bits.compare_exchange_weak(
             seen,
             (f64::from_bits(seen) + amount).to_bits(),
             Relaxed,
@@ -142,17 +121,47 @@ impl Value {
     }
 }
 
-impl Default for Value {
-    fn default() -> Self {
-        Self {
-            block: Arc::new([const { AtomicU64::new(0) }; 256]),
-            slot: 0,
-        }
-    }
-}
-
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
+}
+
+/// All values of a registry.
+///
+/// They lie side by side in blocks, where a scrape finds them faster than in an `Arc` each: it
+/// renders 100,000 changed series in two thirds of the time.
+#[derive(Debug, Default)]
+pub(crate) struct Values {
+    blocks: Vec<Arc<Block>>,
+    count: usize,
+}
+
+impl Values {
+    /// Adds a value, which is 0.
+    pub(crate) fn add(&mut self) -> Value {
+        let index = self.count;
+        if index % 256 == 0 {
+            self.blocks
+                .push(Arc::new([const { AtomicU64::new(0) }; 256]));
+        }
+        self.count += 1;
+        Value {
+            block: Arc::clone(&self.blocks[index / 256]),
+            index,
+        }
+    }
+
+    pub(crate) fn get(&self, index: usize) -> f64 {
+        f64::from_bits(bits(&self.blocks[index / 256], index).load(Relaxed))
+    }
+}
+
+/// As many as a `u8` tells apart, so that the last byte of an index always finds its value.
+type Block = [AtomicU64; 256];
+
+fn bits(block: &Block, index: usize) -> &AtomicU64 {
+    // Eight numbers share a cache line. The rotation puts each value into another line than the
+    // next, so that threads that change neighbouring series do not take the line from each other.
+    &block[usize::from((index as u8).rotate_left(3))]
 }

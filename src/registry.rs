@@ -7,7 +7,7 @@ use std::mem;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::metric::{Counter, Gauge, Value};
+use crate::metric::{Counter, Gauge, Value, Values};
 
 /// The metrics of a program, rendered in the [text exposition format 0.0.4][format].
 ///
@@ -26,8 +26,7 @@ pub struct Registry {
     places: HashMap<String, usize>,
     /// The series of all families, in the order of the exposition.
     series: Vec<Series>,
-    /// The value that the next series gets.
-    free: Value,
+    values: Values,
     /// A hash of each series, by which a new one is known to be new.
     hashes: HashSet<u64>,
     hasher: RandomState,
@@ -45,8 +44,8 @@ pub struct Registry {
 struct Family {
     kind: &'static str,
     help: String,
-    /// Sorted.
-    label_names: Vec<String>,
+    /// Sorted, with commas between.
+    label_names: String,
     /// How many series it has.
     size: usize,
 }
@@ -59,7 +58,8 @@ struct Family {
 /// ```
 #[derive(Debug)]
 struct Series {
-    value: Value,
+    /// The index of its value.
+    value: usize,
     /// The bits of the value that the exposition shows.
     shown: u64,
     /// The length of the text before the value: its name and labels, and for the first series of
@@ -111,7 +111,8 @@ impl Registry {
         let mut labels = labels.to_vec();
         labels.sort_unstable();
         check_names(name, &labels)?;
-        let label_names: Vec<String> = labels.iter().map(|label| label.0.to_owned()).collect();
+        let label_names: Vec<&str> = labels.iter().map(|label| label.0).collect();
+        let label_names = label_names.join(",");
         let (place, header) = match self.places.get(name) {
             Some(&place) => {
                 self.families[place].check(name, kind, help, &label_names)?;
@@ -146,8 +147,7 @@ impl Registry {
     ///
     /// That is quickest for the last family, where nothing has to make room.
     fn add(&mut self, place: usize, mut line: String) -> Value {
-        let next = self.free.next();
-        let value = mem::replace(&mut self.free, next);
+        let value = self.values.add();
         let before = line.len();
         format_value(value.get(), &mut line);
         let length = line.len() - before;
@@ -161,7 +161,7 @@ impl Registry {
         self.longest += before + LONGEST_VALUE + 1;
         self.families[place].size += 1;
         let series = Series {
-            value: value.clone(),
+            value: value.index,
             shown: value.get().to_bits(),
             before,
             length,
@@ -179,7 +179,7 @@ impl Registry {
         if self
             .series
             .iter()
-            .all(|series| series.value.get().to_bits() == series.shown)
+            .all(|series| self.values.get(series.value).to_bits() == series.shown)
         {
             return &self.exposition;
         }
@@ -190,7 +190,7 @@ impl Registry {
         let mut copied = 0;
         for series in &mut self.series {
             let end = start + series.line_length();
-            let value = series.value.get();
+            let value = self.values.get(series.value);
             if value.to_bits() != series.shown {
                 let old_value = start + series.before;
                 self.next.push_str(&self.exposition[copied..old_value]);
@@ -214,7 +214,7 @@ impl Registry {
 }
 
 impl Family {
-    fn check(&self, name: &str, kind: &str, help: &str, label_names: &[String]) -> Result<()> {
+    fn check(&self, name: &str, kind: &str, help: &str, label_names: &str) -> Result<()> {
         ensure!(
             self.kind == kind,
             "{name} cannot be a {kind}: it is registered as a {}",
