@@ -21,6 +21,8 @@ struct Program {
     counters: Vec<Counter>,
     gauges: Vec<Gauge>,
     random: Random,
+    renderings: usize,
+    allocations: usize,
 }
 
 impl Program {
@@ -30,6 +32,8 @@ impl Program {
             counters: vec![],
             gauges: vec![],
             random: Random(1),
+            renderings: 0,
+            allocations: 0,
         };
         for i in 0..series / 2 {
             let path = format!("/api/v1/item/{i}");
@@ -51,8 +55,16 @@ impl Program {
                     .unwrap(),
             );
         }
-        program.change(100);
+        // Both buffers exist after two renderings of changed values.
+        for _ in 0..2 {
+            program.change(100);
+            program.registry.render();
+        }
         program
+    }
+
+    fn series(&self) -> usize {
+        self.counters.len() + self.gauges.len()
     }
 
     /// Gives so many in a hundred series another value: one half of them whole numbers.
@@ -70,44 +82,43 @@ impl Program {
         }
     }
 
-    /// Nanoseconds a series, and allocations a rendering.
-    fn render(&mut self, percent: usize) -> (f64, f64) {
-        let (mut time, mut made, mut count) = (Duration::ZERO, 0, 0);
-        while count < 5 || time < Duration::from_millis(200) {
+    /// Nanoseconds a series to render.
+    fn render(&mut self, percent: usize) -> f64 {
+        let (mut time, mut count) = (Duration::ZERO, 0);
+        while count < 3 || time < Duration::from_millis(20) {
             self.change(percent);
             let (before, start) = (allocations(), Instant::now());
             black_box(self.registry.render());
             time += start.elapsed();
-            made += allocations() - before;
+            self.allocations += allocations() - before;
             count += 1;
         }
-        let series = self.counters.len() + self.gauges.len();
-        (
-            nanoseconds(time, count * series),
-            made as f64 / count as f64,
-        )
+        self.renderings += count;
+        nanoseconds(time, count * self.series())
     }
 
     /// Nanoseconds a series to copy the finished text: no rendering could be cheaper.
     fn copy(&mut self) -> f64 {
         let text = self.registry.render().to_owned();
-        let (mut copy, mut count) = (String::with_capacity(text.len()), 0);
+        let (mut copy, mut count) = (text.clone(), 0);
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(200) {
+        while start.elapsed() < Duration::from_millis(20) {
             copy.clear();
             copy.push_str(black_box(&text));
             black_box(&copy);
             count += 1;
         }
-        nanoseconds(
-            start.elapsed(),
-            count * (self.counters.len() + self.gauges.len()),
-        )
+        nanoseconds(start.elapsed(), count * self.series())
     }
 }
 
 fn nanoseconds(time: Duration, count: usize) -> f64 {
     time.as_secs_f64() * 1e9 / count as f64
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[figures.len() / 2]
 }
 
 /// The least that a blocking server can do: read once, write a constant.
@@ -151,23 +162,30 @@ fn scrapes_per_second(address: SocketAddr, buffer: &mut [u8]) -> f64 {
 }
 
 fn main() {
-    eprintln!("rendering");
-    println!("Nanoseconds a series to render; allocations a scrape:\n");
+    let mut programs = [4, 100, 1_000, 10_000, 100_000]
+        .map(|series| (Program::new(series), [const { vec![] }; 4]));
+    // All sizes in turn: on a shared machine that is slower for a while, all of them are.
+    for round in 1..=15 {
+        eprintln!("rendering, round {round} of 15");
+        for (program, [copy, none, tenth, all]) in &mut programs {
+            copy.push(program.copy());
+            none.push(program.render(0));
+            tenth.push(program.render(10));
+            all.push(program.render(100));
+        }
+    }
+    println!("Nanoseconds a series to render, medians; allocations a scrape:\n");
     println!(
         "| series | copy of the text | none changed | 10 % changed | all changed | allocations |"
     );
     println!("|---:|---:|---:|---:|---:|---:|");
-    for series in [4, 100, 1_000, 10_000, 100_000] {
-        eprintln!("  {series} series");
-        let mut program = Program::new(series);
-        let copy = program.copy();
-        // Both buffers exist from the second change on.
-        program.render(100);
-        let (all, _) = program.render(100);
-        let (tenth, _) = program.render(10);
-        let (none, _) = program.render(0);
-        let (_, made) = program.render(100);
-        println!("| {series} | {copy:.1} | {none:.1} | {tenth:.1} | {all:.1} | {made} |");
+    for (program, cells) in programs {
+        let [copy, none, tenth, all] = cells.map(median);
+        let made = program.allocations as f64 / program.renderings as f64;
+        println!(
+            "| {} | {copy:.1} | {none:.1} | {tenth:.1} | {all:.1} | {made} |",
+            program.series()
+        );
     }
 
     eprintln!("handles");
