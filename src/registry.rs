@@ -28,7 +28,7 @@ pub struct Registry {
     series: Vec<Series>,
     values: Values,
     /// A hash of each series, by which a new one is known to be new.
-    hashes: HashSet<u64>,
+    hashes: HashSet<u32>,
     hasher: RandomState,
     /// The metrics as text. A registration adds a line; a scrape replaces the values that have
     /// changed since the last.
@@ -125,8 +125,8 @@ impl Registry {
         };
         let series = format!("{name}{}", format_labels(&labels));
         // Hashes spare a second copy of all names. A new hash is a new series; a known hash may be
-        // known by chance, so then the exposition is searched.
-        if !self.hashes.insert(self.hasher.hash_one(&series)) {
+        // known by chance, so then the exposition is searched. With 32 bits that is rare enough.
+        if !self.hashes.insert(self.hasher.hash_one(&series) as u32) {
             let known = self.exposition.contains(&format!("\n{series} "));
             ensure!(!known, "{series} is registered already");
         }
@@ -327,7 +327,8 @@ mod tests {
     #[test]
     fn a_series_whose_hash_is_taken_by_chance_is_registered() {
         let mut registry = Registry::new();
-        registry.hashes.insert(registry.hasher.hash_one("a"));
+        let hash = registry.hasher.hash_one("a") as u32;
+        registry.hashes.insert(hash);
         assert!(registry.gauge("a", "", &[]).is_ok());
         assert!(registry.gauge("a", "", &[]).is_err());
     }
