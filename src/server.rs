@@ -274,7 +274,8 @@ impl Client<'_> {
         if method != "GET" && method != "HEAD" {
             return self.refuse("405 Method Not Allowed", "Ask with GET or HEAD.");
         }
-        let more = !rest.is_empty() || announces_body(head);
+        // A head that fills the buffer leaves no room to see what follows it.
+        let more = !rest.is_empty() || length == buffer.len() || announces_body(head);
         Ok(Request {
             line,
             head_only: method == "HEAD",
