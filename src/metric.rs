@@ -86,31 +86,28 @@ impl Gauge {
     }
 }
 
-/// The number itself, shared by the handles of the program and the registry that renders it.
-///
-/// std has no atomic `f64`, so the atomic holds its bits. `Relaxed` is enough: a sample is one
-/// number, and nothing else is read on the strength of it.
+/// Where a handle finds its number: in a block, which the registry shares.
 #[derive(Clone)]
 pub(crate) struct Value {
     block: Arc<Block>,
-    /// Its place among all values of the registry.
+    /// Its index among all values of the registry.
     pub(crate) index: usize,
 }
 
 impl Value {
-    pub(crate) fn get(&self) -> f64 {
-        f64::from_bits(bits(&self.block, self.index).load(Relaxed))
+    fn get(&self) -> f64 {
+        f64::from_bits(number(&self.block, self.index).load(Relaxed))
     }
 
     fn set(&self, value: f64) {
-        bits(&self.block, self.index).store(value.to_bits(), Relaxed);
+        number(&self.block, self.index).store(value.to_bits(), Relaxed);
     }
 
     /// Adds, and tries again when another thread has changed the number meanwhile.
     fn add(&self, amount: f64) {
-        let bits = bits(&self.block, self.index);
-        let mut seen = bits.load(Relaxed);
-        while let Err(now) = bits.compare_exchange_weak(
+        let number = number(&self.block, self.index);
+        let mut seen = number.load(Relaxed);
+        while let Err(now) = number.compare_exchange_weak(
             seen,
             (f64::from_bits(seen) + amount).to_bits(),
             Relaxed,
@@ -127,10 +124,10 @@ impl fmt::Debug for Value {
     }
 }
 
-/// All values of a registry.
+/// All values of a registry, in blocks.
 ///
-/// They lie side by side in blocks, where a scrape finds them faster than in an `Arc` each: it
-/// renders 100,000 changed series in two thirds of the time.
+/// A scrape reads them faster than from an `Arc` each: 100,000 series, a tenth of them changed, are
+/// rendered in two thirds of the time.
 #[derive(Debug, Default)]
 pub(crate) struct Values {
     blocks: Vec<Arc<Block>>,
@@ -153,15 +150,18 @@ impl Values {
     }
 
     pub(crate) fn get(&self, index: usize) -> f64 {
-        f64::from_bits(bits(&self.blocks[index / 256], index).load(Relaxed))
+        f64::from_bits(number(&self.blocks[index / 256], index).load(Relaxed))
     }
 }
 
-/// As many as a `u8` tells apart, so that the last byte of an index always finds its value.
+/// 256 numbers. Which of them is a value's the last byte of its index tells.
+///
+/// std has no atomic `f64`, so the atomics hold the bits. `Relaxed` is enough: a sample is one
+/// number, and nothing else is read on the strength of it.
 type Block = [AtomicU64; 256];
 
-fn bits(block: &Block, index: usize) -> &AtomicU64 {
-    // Eight numbers share a cache line. The rotation puts each value into another line than the
-    // next, so that threads that change neighbouring series do not take the line from each other.
+fn number(block: &Block, index: usize) -> &AtomicU64 {
+    // A cache line, mostly of 64 bytes, holds eight numbers. The rotation puts neighbours into
+    // different lines, so that threads that change them do not slow each other down.
     &block[usize::from((index as u8).rotate_left(3))]
 }

@@ -1,8 +1,11 @@
 //! The registered series: checked once, at registration, and rendered at every scrape.
+//!
+//! A handle stores a number, which the registry shares. At a scrape the registry compares each
+//! number with the one that its text shows, and writes the text anew with those that differ.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::mem;
 
 use anyhow::{Result, bail, ensure};
@@ -16,20 +19,21 @@ use crate::metric::{Counter, Gauge, Value, Values};
 /// scrape is refused when it is registered, with an error that names the metric and the rule. A
 /// refused registration changes nothing.
 ///
-/// Families, and the series of a family, are rendered in the order of their registration.
+/// Families, and the series of a family, are rendered in the order of their registration. A series
+/// of an earlier family moves all that comes after it: where there are 100,000, register family by
+/// family, or it takes seconds.
 ///
 /// [format]: https://prometheus.io/docs/instrumenting/exposition_formats/
 #[derive(Debug, Default)]
 pub struct Registry {
     families: Vec<Family>,
-    /// The place of each family among `families`, by metric name.
-    places: HashMap<String, usize>,
+    /// The index of each family, by metric name.
+    family_indices: HashMap<String, usize>,
     /// The series of all families, in the order of the exposition.
     series: Vec<Series>,
     values: Values,
     /// A hash of each series, by which a new one is known to be new.
     hashes: HashSet<u32>,
-    hasher: RandomState,
     /// The metrics as text. A registration adds a line; a scrape replaces the values that have
     /// changed since the last.
     exposition: String,
@@ -50,20 +54,21 @@ struct Family {
     size: usize,
 }
 
-/// One number, and where it stands in the exposition:
+/// A series, and where its value stands in the exposition:
 ///
 /// ```text
 /// requests_total{path="/"} 17
-/// -------- before --------|--| length
+/// ------- before ---------|-| length
 /// ```
 #[derive(Debug)]
 struct Series {
-    /// The index of its value.
+    /// The index of its value. Values are in the order of their registration, and series in that
+    /// of the exposition.
     value: usize,
-    /// The bits of the value that the exposition shows.
+    /// The value that the exposition shows, as bits: NaN differs from itself, and -0 equals 0.
     shown: u64,
-    /// The length of the text before the value: its name and labels, and for the first series of
-    /// a family also HELP and TYPE. A line feed follows the value.
+    /// The length of the text before the value: name, labels and a space, and for the first series
+    /// of a family also HELP and TYPE. A line feed follows the value.
     before: usize,
     /// The length of the value in the exposition.
     length: usize,
@@ -113,10 +118,10 @@ impl Registry {
         check_names(name, &labels)?;
         let label_names: Vec<&str> = labels.iter().map(|label| label.0).collect();
         let label_names = label_names.join(",");
-        let (place, header) = match self.places.get(name) {
-            Some(&place) => {
-                self.families[place].check(name, kind, help, &label_names)?;
-                (place, String::new())
+        let (family, header) = match self.family_indices.get(name) {
+            Some(&family) => {
+                self.families[family].check(name, kind, help, &label_names)?;
+                (family, String::new())
             }
             None => {
                 let header = format_help(name, help) + &format_type(name, kind);
@@ -124,15 +129,16 @@ impl Registry {
             }
         };
         let series = format!("{name}{}", format_labels(&labels));
-        // Hashes spare a second copy of all names. A new hash is a new series; a known hash may be
-        // known by chance, so then the exposition is searched. With 32 bits that is rare enough.
-        if !self.hashes.insert(self.hasher.hash_one(&series) as u32) {
+        // Hashes spare a second copy of all names. A new hash is a new series. A known hash may be
+        // known by chance, as one is among some 100,000, so then the exposition is searched.
+        let hash = self.hashes.hasher().hash_one(&series) as u32;
+        if !self.hashes.insert(hash) {
             let known = self.exposition.contains(&format!("\n{series} "));
             ensure!(!known, "{series} is registered already");
         }
 
-        if place == self.families.len() {
-            self.places.insert(name.to_owned(), place);
+        if family == self.families.len() {
+            self.family_indices.insert(name.to_owned(), family);
             self.families.push(Family {
                 kind,
                 help: help.to_owned(),
@@ -140,31 +146,25 @@ impl Registry {
                 size: 0,
             });
         }
-        Ok(self.add(place, format!("{header}{series} ")))
+        Ok(self.add(family, &format!("{header}{series} 0\n")))
     }
 
-    /// Adds a series to a family, and its line to the exposition, behind the others of the family.
-    ///
-    /// That is quickest for the last family, where nothing has to make room.
-    fn add(&mut self, place: usize, mut line: String) -> Value {
+    /// Adds a series, which is 0, to a family, and its text to the exposition, both behind the
+    /// others of the family.
+    fn add(&mut self, family: usize, text: &str) -> Value {
         let value = self.values.add();
-        let before = line.len();
-        format_value(value.get(), &mut line);
-        let length = line.len() - before;
-        line.push('\n');
-
-        let later = self.families[place + 1..].iter();
+        let later = self.families[family + 1..].iter();
         let index = self.series.len() - later.map(|family| family.size).sum::<usize>();
-        let behind: usize = self.series[index..].iter().map(Series::line_length).sum();
+        let behind: usize = self.series[index..].iter().map(Series::text_length).sum();
         self.exposition
-            .insert_str(self.exposition.len() - behind, &line);
-        self.longest += before + LONGEST_VALUE + 1;
-        self.families[place].size += 1;
+            .insert_str(self.exposition.len() - behind, text);
+        self.longest += text.len() + LONGEST_VALUE;
+        self.families[family].size += 1;
         let series = Series {
             value: value.index,
-            shown: value.get().to_bits(),
-            before,
-            length,
+            shown: 0.0_f64.to_bits(),
+            before: text.len() - "0\n".len(),
+            length: "0".len(),
         };
         self.series.insert(index, series);
         value
@@ -181,15 +181,16 @@ impl Registry {
             .iter()
             .all(|series| self.values.get(series.value).to_bits() == series.shown)
         {
+            // The text is right as it is, and not even copied.
             return &self.exposition;
         }
         self.next.clear();
         self.next.reserve(self.longest);
-        // In the old exposition: where the line starts, and up to where all has been copied.
+        // In the old exposition: where the text of a series starts, and up to where all is copied.
         let mut start = 0;
         let mut copied = 0;
         for series in &mut self.series {
-            let end = start + series.line_length();
+            let end = start + series.text_length();
             let value = self.values.get(series.value);
             if value.to_bits() != series.shown {
                 let old_value = start + series.before;
@@ -235,7 +236,7 @@ impl Family {
 }
 
 impl Series {
-    fn line_length(&self) -> usize {
+    fn text_length(&self) -> usize {
         self.before + self.length + 1
     }
 }
@@ -295,17 +296,17 @@ fn escape(text: &str) -> String {
 /// Appends the shortest digits that read back as the same `f64`, with an exponent where the plain
 /// form would be absurdly long.
 fn format_value(value: f64, text: &mut String) {
-    let size = value.abs();
+    let magnitude = value.abs();
     let whole = value as i64;
     // Writing to a `String` cannot fail.
     let _ = if value.is_nan() {
         text.write_str("NaN")
     } else if value.is_infinite() {
         text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if size < 1e15 && (whole as f64).to_bits() == value.to_bits() {
-        // An integer takes std a quarter of the time that it takes as an `f64`.
+    } else if magnitude < 1e15 && (whole as f64).to_bits() == value.to_bits() {
+        // std formats an integer in a third of the time that the same `f64` takes.
         write!(text, "{whole}")
-    } else if value == 0.0 || (1e-5..1e16).contains(&size) {
+    } else if value == 0.0 || (1e-5..1e16).contains(&magnitude) {
         write!(text, "{value}")
     } else {
         write!(text, "{value:e}")
@@ -316,8 +317,8 @@ fn format_value(value: f64, text: &mut String) {
 const LONGEST_VALUE: usize = 24;
 
 /// About how many bytes of unchanged text are copied at once. C's `memcpy` may copy more than 2 KiB
-/// with an instruction that takes ten times as long where old and new text start a few bytes apart
-/// in their pages: without this bound 10,000 series, a tenth changed, took twice the time.
+/// with an instruction that is slow where old and new text start a few bytes apart in their pages:
+/// without this bound 10,000 series, a hundredth changed, took twice the time.
 const PIECE: usize = 256;
 
 #[cfg(test)]
@@ -327,7 +328,7 @@ mod tests {
     #[test]
     fn a_series_whose_hash_is_taken_by_chance_is_registered() {
         let mut registry = Registry::new();
-        let hash = registry.hasher.hash_one("a") as u32;
+        let hash = registry.hashes.hasher().hash_one("a") as u32;
         registry.hashes.insert(hash);
         assert!(registry.gauge("a", "", &[]).is_ok());
         assert!(registry.gauge("a", "", &[]).is_err());
