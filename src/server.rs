@@ -14,10 +14,10 @@ use crate::registry::Registry;
 /// answer, when nobody else is queuing.
 ///
 /// These are two turns, each with a limit of its own, and [`Turn`] keeps the account. Half of what a
-/// client uses of a turn, beyond a floor that is free, is off the limit for the next client, down to
-/// that floor; the limits are whole again once nobody is queuing. So what all of them use beyond the
-/// floor adds up to 2 s at most. std has the kernel queue 128 connections, hence whoever is in the
-/// queue is accepted, whatever those before it do or leave undone, after waiting for them for at most
+/// client uses of a turn, beyond a floor that is free, is off the limit for those that follow, down
+/// to that floor; the limits are whole again once nobody is queuing. A limit can fall by 1 s in all,
+/// so all that queue use 2 s beyond the floor at most. std has the kernel queue 128 connections.
+/// Whatever these do or leave undone, the server waits for all of them together for at most
 ///
 /// ```text
 /// asking     2 s + 128 ×  8 ms = 3.0 s
@@ -25,8 +25,9 @@ use crate::registry::Registry;
 /// ```
 ///
 /// or 3.6 s and 6.1 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
-/// Together that is less than the 10 s that Prometheus waits. The second sum counts only where the
-/// metrics are too large for the kernel to take over at once, as some megabytes are.
+/// Prometheus waits 10 s. The second sum counts only where the metrics are too large for the kernel
+/// to take over at once, as some megabytes are; then the time to copy them to it comes on top, which
+/// was up to 1.6 s with 8 MB for each of 128 clients.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lowest limit for asking. It is enough for whoever has been queuing: by the time such a client

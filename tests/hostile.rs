@@ -209,7 +209,7 @@ fn more_silent_clients_than_the_queue_holds() {
             .collect()
     });
     println!(
-        "300 silent clients: of 20 scrapers the kernel let in {}, the server answered {}",
+        "300 silent clients: of 20 scrapers {} had a connection and {} an answer",
         attempts.iter().flatten().count(),
         attempts.iter().flatten().filter(|served| **served).count()
     );
