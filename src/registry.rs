@@ -64,7 +64,7 @@ struct Family {
 struct Series {
     /// The index of its value. Values are in the order of their registration, and series in that
     /// of the exposition.
-    value: usize,
+    value_index: usize,
     /// The value that the exposition shows, as bits: NaN differs from itself, and -0 equals 0.
     shown: u64,
     /// The length of the text before the value: name, labels and a space, and for the first series
@@ -128,13 +128,13 @@ impl Registry {
                 (self.families.len(), header)
             }
         };
-        let series = format!("{name}{}", format_labels(&labels));
+        let identifier = format!("{name}{}", format_labels(&labels));
         // Hashes spare a second copy of all names. A new hash is a new series. A known hash may be
         // known by chance, as one is among some 100,000, so then the exposition is searched.
-        let hash = self.hashes.hasher().hash_one(&series) as u32;
+        let hash = self.hashes.hasher().hash_one(&identifier) as u32;
         if !self.hashes.insert(hash) {
-            let known = self.exposition.contains(&format!("\n{series} "));
-            ensure!(!known, "{series} is registered already");
+            let known = self.exposition.contains(&format!("\n{identifier} "));
+            ensure!(!known, "{identifier} is registered already");
         }
 
         if family == self.families.len() {
@@ -146,25 +146,27 @@ impl Registry {
                 size: 0,
             });
         }
-        Ok(self.add(family, &format!("{header}{series} 0\n")))
+        Ok(self.add(family, format!("{header}{identifier} ")))
     }
 
-    /// Adds a series, which is 0, to a family, and its text to the exposition, both behind the
-    /// others of the family.
-    fn add(&mut self, family: usize, text: &str) -> Value {
-        let value = self.values.add();
+    /// Adds a series to a family, and its text to the exposition, both behind the others of the
+    /// family. Its value is 0.
+    fn add(&mut self, family: usize, mut text: String) -> Value {
+        let before = text.len();
+        text.push_str("0\n");
         let later = self.families[family + 1..].iter();
         let index = self.series.len() - later.map(|family| family.size).sum::<usize>();
         let behind: usize = self.series[index..].iter().map(Series::text_length).sum();
         self.exposition
-            .insert_str(self.exposition.len() - behind, text);
-        self.longest += text.len() + LONGEST_VALUE;
+            .insert_str(self.exposition.len() - behind, &text);
+        self.longest += before + LONGEST_VALUE + 1;
         self.families[family].size += 1;
+        let value = self.values.add();
         let series = Series {
-            value: value.index,
+            value_index: value.index,
             shown: 0.0_f64.to_bits(),
-            before: text.len() - "0\n".len(),
-            length: "0".len(),
+            before,
+            length: 1,
         };
         self.series.insert(index, series);
         value
@@ -179,7 +181,7 @@ impl Registry {
         if self
             .series
             .iter()
-            .all(|series| self.values.get(series.value).to_bits() == series.shown)
+            .all(|series| self.values.get(series.value_index).to_bits() == series.shown)
         {
             // The text is right as it is, and not even copied.
             return &self.exposition;
@@ -191,7 +193,7 @@ impl Registry {
         let mut copied = 0;
         for series in &mut self.series {
             let end = start + series.text_length();
-            let value = self.values.get(series.value);
+            let value = self.values.get(series.value_index);
             if value.to_bits() != series.shown {
                 let old_value = start + series.before;
                 self.next.push_str(&self.exposition[copied..old_value]);

@@ -26,8 +26,7 @@ use crate::registry::Registry;
 ///
 /// or 3.6 s and 6.1 s on a kernel that ticks every 4 ms, where a time-out takes up to a tick longer.
 /// Prometheus waits 10 s. The second sum counts only where the metrics are too large for the kernel
-/// to take over at once, as some megabytes are; then the time to copy them to it comes on top, which
-/// was up to 1.6 s with 8 MB for each of 128 clients.
+/// to take over at once, as some megabytes are; the time to copy them to it comes on top.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The lowest limit for asking. It is enough for whoever has been queuing: by the time such a client

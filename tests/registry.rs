@@ -363,6 +363,7 @@ fn a_gauge_goes_up_and_down() {
     assert_eq!(format!("{gauge:?}"), "Gauge(-3.0)");
 }
 
+/// A thousand are more than one block of values holds.
 #[test]
 fn each_of_a_thousand_series_has_a_number_of_its_own() {
     let mut registry = Registry::new();
