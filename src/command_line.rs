@@ -1,7 +1,9 @@
 //! The command line of the example.
 
 use std::env::args_os;
-use std::ffi::{OsStr, OsString};
+use std::net::SocketAddrV6;
+
+use anyhow::{Result, bail};
 
 const VERSION: &str = concat!("metricmote ", env!("CARGO_PKG_VERSION"));
 
@@ -20,38 +22,38 @@ Without it the server listens on 127.0.0.1:8043.
 pub enum Command {
     Serve(String),
     Print(&'static str),
-    /// Why nothing can be done.
-    Refuse(String),
 }
 
-pub fn parse() -> Command {
-    // Not `args`, which panics on an argument that is not UTF-8.
-    let arguments: Vec<OsString> = args_os().skip(1).collect();
-    let words: Option<Vec<&str>> = arguments.iter().map(|argument| argument.to_str()).collect();
-    let address = match words.as_deref() {
-        Some([]) => parse_address("8043"),
-        Some(["-h" | "--help"]) => return Command::Print(HELP),
-        Some(["-V" | "--version"]) => return Command::Print(VERSION),
-        Some([argument]) => parse_address(argument),
-        _ => None,
-    };
-    address.map_or_else(
-        || {
-            let given = arguments.join(OsStr::new(" "));
-            Command::Refuse(format!(
-                "{given:?} is not an ADDRESS: PORT, HOST:PORT or [IPv6]:PORT"
-            ))
-        },
-        Command::Serve,
-    )
+pub fn parse() -> Result<Command> {
+    // `args` would panic on an argument that is not UTF-8.
+    let arguments = args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    Ok(match words[..] {
+        // Loopback unless the user says otherwise: a first run is not open to the network.
+        [] => Command::Serve("127.0.0.1:8043".to_owned()),
+        [port] if is_port(port) => Command::Serve(format!("127.0.0.1:{port}")),
+        [address] if is_address(address) => Command::Serve(address.to_owned()),
+        ["-h" | "--help"] => Command::Print(HELP),
+        ["-V" | "--version"] => Command::Print(VERSION),
+        _ => bail!(
+            "{:?} is not an ADDRESS: PORT, HOST:PORT or [IPv6]:PORT (see --help)",
+            words.join(" ")
+        ),
+    })
 }
 
-fn parse_address(argument: &str) -> Option<String> {
-    // Loopback unless the user says otherwise: a first run is not open to the network.
-    let (host, port) = argument.rsplit_once(':').unwrap_or(("127.0.0.1", argument));
-    let port: u16 = port.parse().ok()?;
-    // `-x:80` is an option that there is not, and `::1:80` could mean two things.
-    let plain = !host.is_empty() && !host.starts_with('-') && !host.contains(':');
-    let bracketed = host.starts_with('[') && host.ends_with(']');
-    (plain || bracketed).then(|| format!("{host}:{port}"))
+fn is_port(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit()) && word.parse::<u16>().is_ok()
+}
+
+fn is_address(word: &str) -> bool {
+    let (host, port) = word.split_once(':').unwrap_or_default();
+    // An option that there is not, such as `-x:80`, is no host.
+    let is_host = !host.is_empty()
+        && !host.starts_with('-')
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    is_host && is_port(port) || word.parse::<SocketAddrV6>().is_ok()
 }

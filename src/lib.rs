@@ -42,7 +42,9 @@
 
 #![forbid(unsafe_code)]
 
+mod exposition;
 mod metric;
+mod patience;
 mod registry;
 mod server;
 

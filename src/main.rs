@@ -8,6 +8,7 @@ use std::convert::Infallible;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stderr, stdout};
+use std::ops::Range;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -16,21 +17,18 @@ use command_line::Command;
 use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 fn main() -> ExitCode {
-    match command_line::parse() {
-        Command::Serve(address) => {
-            let Err(error) = serve(&address);
-            say(stderr(), format_args!("error: {error:#}"));
-            ExitCode::FAILURE
-        }
-        Command::Print(text) => {
+    let (error, code) = match command_line::parse() {
+        Ok(Command::Serve(address)) => match serve(&address) {
+            Err(error) => (error, 1),
+        },
+        Ok(Command::Print(text)) => {
             say(stdout(), text);
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
-        Command::Refuse(error) => {
-            say(stderr(), format_args!("error: {error}"));
-            ExitCode::from(2)
-        }
-    }
+        Err(error) => (error, 2),
+    };
+    say(stderr(), format_args!("error: {error:#}"));
+    ExitCode::from(code)
 }
 
 /// Returns only if it cannot start.
@@ -46,27 +44,38 @@ fn serve(address: &str) -> Result<Infallible> {
     ];
     let mut server =
         MetricsServer::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    let address = server.local_addr()?;
-    say(stdout(), format_args!("Serving http://{address}/metrics"));
+    say(
+        stdout(),
+        format_args!("Serving http://{}/metrics", server.local_addr()?),
+    );
 
-    let mut next_update = Instant::now();
+    let start = Instant::now();
+    let mut updates = 0..0;
     loop {
         let served = server.accept().and_then(|scrape| {
             say(stdout(), scrape.request_line());
-            let now = Instant::now();
-            if next_update <= now {
+            updates = updates_due(updates.end, start.elapsed());
+            if !updates.is_empty() {
                 say(stdout(), "Update metrics");
             }
-            while next_update <= now {
+            for _ in updates.clone() {
                 update_metrics(&counters, &gauges);
-                next_update += Duration::from_secs(1);
             }
-            scrape.answer(&mut registry)
+            scrape.answer(registry.render())
         });
+        // A client that hung up is no reason to stop.
         if let Err(error) = served {
             say(stderr(), format_args!("error: {error:#}"));
         }
     }
+}
+
+/// The numbers of the updates to catch up with: one is due at the start, and one for each second
+/// since. Nobody sees a value between two scrapes, so one thread does for all. After a long time
+/// unscraped the last hour will do.
+fn updates_due(made: u64, elapsed: Duration) -> Range<u64> {
+    let due = elapsed.as_secs() + 1;
+    made.max(due.saturating_sub(60 * 60))..due
 }
 
 fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
@@ -92,4 +101,22 @@ fn random() -> f64 {
 /// Prints a line. `println!` would panic as soon as nobody reads what it prints.
 fn say(mut stream: impl Write, line: impl Display) {
     let _ = writeln!(stream, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_update_is_due_for_every_second_but_for_an_hour_at_most() {
+        let due = |made, seconds| updates_due(made, Duration::from_secs(seconds));
+        assert_eq!(due(0, 0), 0..1);
+        assert!(due(1, 0).is_empty());
+        assert_eq!(due(1, 5), 1..6);
+        assert_eq!(due(1, 3600), 1..3601);
+        assert_eq!(due(1, 3601), 2..3602);
+        let hundred_days = 100 * 24 * 3600;
+        assert_eq!(due(0, hundred_days).count(), 3600);
+        assert!(due(hundred_days + 1, hundred_days).is_empty());
+    }
 }

@@ -1,77 +1,81 @@
-//! The registered series: checked once, at registration, and rendered at every scrape.
-//!
-//! A handle stores a number, which the registry shares. At a scrape the registry compares each
-//! number with the one that its text shows, and writes the text anew with those that differ.
+//! The registry: what may be registered, and the list of it that every scrape walks.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
-use std::hash::BuildHasher;
-use std::mem;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::metric::{Counter, Gauge, Value, Values};
+use crate::exposition::{format_header, format_labels, format_value};
+use crate::metric::{Counter, Gauge, Number};
 
-/// The metrics of a program, rendered in the [text exposition format 0.0.4][format].
+/// The metrics of a program: *families* of one name, type and help text, and in each the *series*
+/// that its labels tell apart.
 ///
-/// Whatever it accepts, Prometheus reads back with the same names, labels and values (an empty
-/// label value is to Prometheus as if the label were not there). Whatever would break or blur a
-/// scrape is refused when it is registered, with an error that names the metric and the rule. A
-/// refused registration changes nothing.
+/// Whatever it accepts, Prometheus reads back with the same names, labels and values. Whatever would
+/// break or blur a scrape is refused when it is registered, with an error that names the metric and
+/// the rule. A refused registration changes nothing.
 ///
-/// Families, and the series of a family, are rendered in the order of their registration. A series
-/// of an earlier family moves all that comes after it: where there are 100,000, register family by
-/// family, or it takes seconds.
+/// # Two ways to use it
 ///
-/// [format]: https://prometheus.io/docs/instrumenting/exposition_formats/
+/// A program that measures itself registers its series once and keeps the handles.
+///
+/// A program that *exports* the numbers of another system, such as a kernel or a device, makes **a
+/// fresh registry for each scrape** and fills it with what is there now. What is gone is gone then,
+/// and a counter that has been reset over there is simply smaller, as Prometheus expects it:
+///
+/// ```
+/// use metricmote::Registry;
+///
+/// fn export(disks: &[(&str, f64)]) -> anyhow::Result<String> {
+///     let mut registry = Registry::new();
+///     for (disk, bytes) in disks {
+///         let help = "Bytes read since the disk was switched on.";
+///         let counter = registry.counter("disk_read_bytes_total", help, &[("disk", disk)])?;
+///         counter.inc_by(*bytes);
+///     }
+///     Ok(registry.render().to_owned())
+/// }
+///
+/// export(&[("a", 10.0), ("b", 5.0)])?;
+/// assert!(export(&[("a", 20.0), ("b", 6.0)])?.ends_with("{disk=\"a\"} 20\n\
+///                               disk_read_bytes_total{disk=\"b\"} 6\n"));
+/// // Disk a has been switched off and on, and disk b has been taken out.
+/// assert!(export(&[("a", 3.0)])?.ends_with("disk_read_bytes_total{disk=\"a\"} 3\n"));
+/// # anyhow::Ok(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// In the order of their registration.
     families: Vec<Family>,
-    /// The index of each family, by metric name.
-    family_indices: HashMap<String, usize>,
-    /// The series of all families, in the order of the exposition.
-    series: Vec<Series>,
-    values: Values,
-    /// A hash of each series, by which a new one is known to be new.
-    hashes: HashSet<u32>,
-    /// The metrics as text. A registration adds a line; a scrape replaces the values that have
-    /// changed since the last.
+    /// Where in that list the family of each name is.
+    places: HashMap<String, usize>,
+    /// Name and labels of each series, to know it again.
+    known: HashSet<String>,
+    /// The last exposition. Its memory serves for the next.
     exposition: String,
-    /// Where the next exposition is put together.
-    next: String,
-    /// The length of the exposition if every value were as long as a value can be.
-    longest: usize,
 }
 
-/// What all series of one metric name share.
+/// What all series of one metric name share, and the series.
 #[derive(Debug)]
 struct Family {
     kind: &'static str,
     help: String,
     /// Sorted, with commas between.
     label_names: String,
-    /// How many series it has.
-    size: usize,
+    /// The HELP and the TYPE line.
+    header: String,
+    /// In the order of their registration.
+    series: Vec<Series>,
 }
 
-/// A series, and where its value stands in the exposition:
-///
-/// ```text
-/// requests_total{path="/"} 17
-/// ------- before ---------|-| length
-/// ```
+/// One number, and the line that shows it: `http_requests_total{method="GET"} 3`.
 #[derive(Debug)]
 struct Series {
-    /// The index of its value. Values are in the order of their registration, and series in that
-    /// of the exposition.
-    value_index: usize,
-    /// The value that the exposition shows, as bits: NaN differs from itself, and -0 equals 0.
+    number: Number,
+    line: String,
+    /// How much of the line is name and labels, and the space behind them.
+    before_value: usize,
+    /// The bits of the value in the line. (As a float NaN would differ from itself.)
     shown: u64,
-    /// The length of the text before the value: name, labels and a space, and for the first series
-    /// of a family also HELP and TYPE. A line feed follows the value.
-    before: usize,
-    /// The length of the value in the exposition.
-    length: usize,
 }
 
 impl Registry {
@@ -84,17 +88,23 @@ impl Registry {
     /// Registers a counter: a series that only goes up.
     ///
     /// By convention the name of a counter ends in `_total`, after its unit, a base unit:
-    /// `http_response_bytes_total`.
+    /// `http_response_bytes_total`. Labels are rendered in the order of their names.
+    ///
+    /// Prometheus gives every series the labels `job` and `instance`; those of a program itself it
+    /// renames to `exported_job` and `exported_instance`, unless it is told `honor_labels`. A label
+    /// with an empty text is to Prometheus as if it were not there.
     ///
     /// # Errors
     ///
-    /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`;
+    /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`, or Prometheus stores a series of that
+    ///   name for every target: `up`, `scrape_duration_seconds`, `scrape_samples_scraped`,
+    ///   `scrape_samples_post_metric_relabeling`, `scrape_series_added`;
     /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
-    ///   for Prometheus itself, or is given twice;
+    ///   for Prometheus, or is given twice;
     /// * `name` is registered with another type, another help text or other label names;
     /// * the series is registered, be it with its labels in another order.
     pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
-        Ok(Counter::new(self.register("counter", name, help, labels)?))
+        self.register("counter", name, help, labels).map(Counter)
     }
 
     /// Registers a gauge: a series that goes up and down.
@@ -103,161 +113,136 @@ impl Registry {
     ///
     /// Those of [`counter`](Self::counter).
     pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
-        Ok(Gauge::new(self.register("gauge", name, help, labels)?))
+        self.register("gauge", name, help, labels).map(Gauge)
     }
 
+    /// Checks everything first, and only then changes anything.
     fn register(
         &mut self,
         kind: &'static str,
         name: &str,
         help: &str,
         labels: &[(&str, &str)],
-    ) -> Result<Value> {
+    ) -> Result<Number> {
         let mut labels = labels.to_vec();
         labels.sort_unstable();
-        check_names(name, &labels)?;
+        check_name(name)?;
+        check_labels(name, &labels)?;
         let label_names: Vec<&str> = labels.iter().map(|label| label.0).collect();
-        let label_names = label_names.join(",");
-        let (family, header) = match self.family_indices.get(name) {
-            Some(&family) => {
-                self.families[family].check(name, kind, help, &label_names)?;
-                (family, String::new())
-            }
-            None => {
-                let header = format_help(name, help) + &format_type(name, kind);
-                (self.families.len(), header)
-            }
-        };
-        let identifier = format!("{name}{}", format_labels(&labels));
-        // Hashes spare a second copy of all names. A new hash is a new series. A known hash may be
-        // known by chance, as one is among some 100,000, so then the exposition is searched.
-        let hash = self.hashes.hasher().hash_one(&identifier) as u32;
-        if !self.hashes.insert(hash) {
-            let known = self.exposition.contains(&format!("\n{identifier} "));
-            ensure!(!known, "{identifier} is registered already");
+        if let Some(&place) = self.places.get(name) {
+            self.families[place].check(name, kind, help, &label_names.join(","))?;
         }
+        let identifier = format!("{name}{}", format_labels(&labels));
+        ensure!(
+            self.known.insert(identifier.clone()),
+            "{identifier} is registered already: keep its handle, or a clone of it"
+        );
 
-        if family == self.families.len() {
-            self.family_indices.insert(name.to_owned(), family);
+        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
             self.families.push(Family {
                 kind,
                 help: help.to_owned(),
-                label_names,
-                size: 0,
+                label_names: label_names.join(","),
+                header: format_header(name, help, kind),
+                series: Vec::new(),
             });
-        }
-        Ok(self.add(family, format!("{header}{identifier} ")))
+            self.families.len() - 1
+        });
+        let series = Series::new(&identifier);
+        let number = series.number.clone();
+        self.families[place].series.push(series);
+        Ok(number)
     }
 
-    /// Adds a series to a family, and its text to the exposition, both behind the others of the
-    /// family. Its value is 0.
-    fn add(&mut self, family: usize, mut text: String) -> Value {
-        let before = text.len();
-        text.push_str("0\n");
-        let later = self.families[family + 1..].iter();
-        let index = self.series.len() - later.map(|family| family.size).sum::<usize>();
-        let behind: usize = self.series[index..].iter().map(Series::text_length).sum();
-        self.exposition
-            .insert_str(self.exposition.len() - behind, &text);
-        self.longest += before + LONGEST_VALUE + 1;
-        self.families[family].size += 1;
-        let value = self.values.add();
-        let series = Series {
-            value_index: value.index,
-            shown: 0.0_f64.to_bits(),
-            before,
-            length: 1,
-        };
-        self.series.insert(index, series);
-        value
-    }
-
-    /// The exposition: for each family its HELP and its TYPE, then a sample for each of its series.
+    /// The exposition: for each family its HELP and its TYPE, then for each of its series its line.
     ///
-    /// Only values that have changed since the last time are formatted: for thousands of series
-    /// that stand still, a scrape then costs hardly more than sending the text. After two renderings
-    /// of changed values nothing is allocated, until the next registration.
+    /// Values are read one after another. What another thread changes meanwhile is in this scrape or
+    /// in the next.
     pub fn render(&mut self) -> &str {
-        if self
-            .series
-            .iter()
-            .all(|series| self.values.get(series.value_index).to_bits() == series.shown)
-        {
-            // The text is right as it is, and not even copied.
-            return &self.exposition;
-        }
-        self.next.clear();
-        self.next.reserve(self.longest);
-        // In the old exposition: where the text of a series starts, and up to where all is copied.
-        let mut start = 0;
-        let mut copied = 0;
-        for series in &mut self.series {
-            let end = start + series.text_length();
-            let value = self.values.get(series.value_index);
-            if value.to_bits() != series.shown {
-                let old_value = start + series.before;
-                self.next.push_str(&self.exposition[copied..old_value]);
-                copied = old_value + series.length;
-
-                let new_value = self.next.len();
-                format_value(value, &mut self.next);
-                series.length = self.next.len() - new_value;
-                series.shown = value.to_bits();
-            }
-            start = end;
-            if start - copied >= PIECE {
-                self.next.push_str(&self.exposition[copied..start]);
-                copied = start;
+        self.exposition.clear();
+        for family in &mut self.families {
+            self.exposition.push_str(&family.header);
+            for series in &mut family.series {
+                self.exposition.push_str(series.line());
             }
         }
-        self.next.push_str(&self.exposition[copied..]);
-        mem::swap(&mut self.exposition, &mut self.next);
         &self.exposition
     }
 }
 
 impl Family {
     fn check(&self, name: &str, kind: &str, help: &str, label_names: &str) -> Result<()> {
-        ensure!(
-            self.kind == kind,
-            "{name} cannot be a {kind}: it is registered as a {}",
-            self.kind
-        );
-        ensure!(
-            self.help == help,
-            "{name} cannot have the help text {help:?}: it is registered with {:?}",
-            self.help
-        );
-        ensure!(
-            self.label_names == label_names,
-            "{name} cannot have the label names {label_names:?}: it is registered with {:?}",
-            self.label_names
-        );
+        for (what, given, known) in [
+            ("type", kind, self.kind),
+            ("help text", help, &self.help),
+            ("label names", label_names, &self.label_names),
+        ] {
+            ensure!(
+                given == known,
+                "{name} cannot have the {what} {given:?}: it is registered with {known:?}"
+            );
+        }
         Ok(())
     }
 }
 
 impl Series {
-    fn text_length(&self) -> usize {
-        self.before + self.length + 1
+    fn new(identifier: &str) -> Self {
+        // Room for every value, so that no scrape has to move the line.
+        let mut line =
+            String::with_capacity(identifier.len() + " -2.2250738585072014e-308\n".len());
+        line.extend([identifier, " 0\n"]);
+        Self {
+            number: Number::default(),
+            line,
+            before_value: identifier.len() + 1,
+            shown: 0.0_f64.to_bits(),
+        }
+    }
+
+    /// Its line. Most series stand still between two scrapes, and keep the line that they have.
+    fn line(&mut self) -> &str {
+        let value = self.number.get();
+        if value.to_bits() != self.shown {
+            self.shown = value.to_bits();
+            self.line.truncate(self.before_value);
+            format_value(value, &mut self.line);
+            self.line.push('\n');
+        }
+        &self.line
     }
 }
 
-/// Checks a metric name and its labels, which are sorted.
-fn check_names(name: &str, labels: &[(&str, &str)]) -> Result<()> {
+/// The series that Prometheus stores for every target. One of the same name from the program would
+/// take its place: the target would be up or down at the program's whim.
+const STORED_BY_PROMETHEUS: [&str; 5] = [
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+];
+
+fn check_name(name: &str) -> Result<()> {
     // A metric name is a label name that may have colons.
     ensure!(
         is_label_name(&name.replace(':', "_")),
         "{name:?} is not a metric name: it must match [a-zA-Z_:][a-zA-Z0-9_:]*"
     );
+    ensure!(
+        !STORED_BY_PROMETHEUS.contains(&name),
+        "{name} cannot be registered: Prometheus stores a series of that name for every target"
+    );
+    Ok(())
+}
+
+/// Checks the labels of a metric, which are sorted.
+fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<()> {
     for (label, _) in labels {
         ensure!(
-            is_label_name(label),
-            "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*"
-        );
-        ensure!(
-            !label.starts_with("__"),
-            "{name}: the label name {label} starts with __, which is reserved for Prometheus"
+            is_label_name(label) && !label.starts_with("__"),
+            "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*, and what \
+             starts with __ is reserved for Prometheus"
         );
     }
     if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -270,69 +255,4 @@ fn is_label_name(name: &str) -> bool {
     !name.is_empty()
         && !name.starts_with(|first: char| first.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-}
-
-fn format_help(name: &str, help: &str) -> String {
-    format!("# HELP {name} {}\n", escape(help))
-}
-
-fn format_type(name: &str, kind: &str) -> String {
-    format!("# TYPE {name} {kind}\n")
-}
-
-fn format_labels(labels: &[(&str, &str)]) -> String {
-    if labels.is_empty() {
-        return String::new();
-    }
-    let pairs: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", escape(value).replace('"', "\\\"")))
-        .collect();
-    format!("{{{}}}", pairs.join(","))
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', r"\\").replace('\n', r"\n")
-}
-
-/// Appends the shortest digits that read back as the same `f64`, with an exponent where the plain
-/// form would be absurdly long.
-fn format_value(value: f64, text: &mut String) {
-    let magnitude = value.abs();
-    let whole = value as i64;
-    // Writing to a `String` cannot fail.
-    let _ = if value.is_nan() {
-        text.write_str("NaN")
-    } else if value.is_infinite() {
-        text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if magnitude < 1e15 && (whole as f64).to_bits() == value.to_bits() {
-        // std formats an integer in a third of the time that the same `f64` takes.
-        write!(text, "{whole}")
-    } else if value == 0.0 || (1e-5..1e16).contains(&magnitude) {
-        write!(text, "{value}")
-    } else {
-        write!(text, "{value:e}")
-    };
-}
-
-/// Such as `-2.2250738585072014e-308`.
-const LONGEST_VALUE: usize = 24;
-
-/// About how many bytes of unchanged text are copied at once. C's `memcpy` may copy more than 2 KiB
-/// with an instruction that is slow where old and new text start a few bytes apart in their pages:
-/// without this bound 10,000 series, a hundredth changed, took twice the time.
-const PIECE: usize = 256;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_series_whose_hash_is_taken_by_chance_is_registered() {
-        let mut registry = Registry::new();
-        let hash = registry.hashes.hasher().hash_one("a") as u32;
-        registry.hashes.insert(hash);
-        assert!(registry.gauge("a", "", &[]).is_ok());
-        assert!(registry.gauge("a", "", &[]).is_err());
-    }
 }

@@ -3,8 +3,8 @@
 mod support;
 
 use std::io::{ErrorKind, Write};
-use std::net::Shutdown;
-use std::sync::mpsc;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn any_path_and_either_line_end_will_do() {
         "GET / HTTP/1.0\r\n\r\n",
         "GET /a/b?c=%20#d HTTP/1.1\r\nHost: x\r\n\r\n",
         "GET http://x/metrics HTTP/1.1\r\nHost: x\r\n\r\n",
-        "GET * HTTP/1.9\r\n\r\n",
+        "GET * HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\n\n",
         "GET / HTTP/1.1\nHost: x\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\n\n",
@@ -65,9 +65,26 @@ fn head_gets_the_same_head_and_no_body() {
 }
 
 #[test]
+fn a_refusal_of_a_head_request_has_no_body() {
+    let long = format!("HEAD / HTTP/1.1\r\nX: {}", "a".repeat(10_000));
+    for (request, status) in [
+        ("HEAD / HTTP/2.0\r\n", "HTTP/1.0 400 Bad Request"),
+        ("HEAD / HTTP/1.1\r\n", "HTTP/1.0 408 Request Timeout"),
+        (&long, "HTTP/1.0 431 Request Header Fields Too Large"),
+    ] {
+        let response = Response::parse(&exchange(serve().address, request.as_bytes()));
+        assert_eq!(
+            (&*response.status, &*response.body),
+            (status, ""),
+            "{request:?}"
+        );
+    }
+}
+
+#[test]
 fn another_method_gets_405_and_is_told_which_are_allowed() {
     let server = serve();
-    for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "GETS"] {
+    for method in ["POST", "PUT", "OPTIONS", "M-SEARCH", "get", "GETS"] {
         let request = format!("{method} /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
         let response = Response::parse(&exchange(server.address, request.as_bytes()));
         assert_eq!(
@@ -83,11 +100,22 @@ fn another_method_gets_405_and_is_told_which_are_allowed() {
     }
 }
 
+/// At the end of the line, whatever may follow.
 #[test]
 fn a_malformed_request_line_gets_400() {
     let server = serve();
     for request in [
-        &b"GET\r\n\r\n"[..],
+        &b"QUIT\r\n"[..],
+        b"GET /metrics\r\n",
+        b"GET / HTTP/1.garbage\r\n",
+        b"GET / HTTP/1.x\r\n",
+        b"GET / HTTP/1.\r\n",
+        b"GET / HTTP/1.9\r\n",
+        b"G@T / HTTP/1.1\r\n",
+        b" / HTTP/1.1\r\n",
+        b"\r\n\r\n",
+        b"\rGET / HTTP/1.1\r\n",
+        b"GET\r\n\r\n",
         b"GET /\r\n\r\n",
         b"GET / \r\n\r\n",
         b"GET  HTTP/1.1\r\n\r\n",
@@ -101,8 +129,6 @@ fn a_malformed_request_line_gets_400() {
         "GET /ö HTTP/1.1\r\n\r\n".as_bytes(),
         b"GET /\r HTTP/1.1\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        b"\r\n",
-        b"\n",
         b" GET / HTTP/1.1\r\n\r\n",
         b"\0\0\0\0",
     ] {
@@ -127,6 +153,48 @@ fn a_tls_hello_gets_400_at_once() {
     hello.resize(253, 0xa7);
     let response = Response::parse(&exchange(server.address, &hello));
     assert_eq!(response.status, "HTTP/1.0 400 Bad Request");
+}
+
+#[test]
+fn an_unfinished_request_gets_408_when_its_time_ends() {
+    for request in [
+        "G",
+        "GET / HTTP/1.0",
+        "GET / HTTP/1.0\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n",
+        "\r\n",
+    ] {
+        // Each with a full purse of time.
+        let response = Response::parse(&exchange(serve().address, request.as_bytes()));
+        assert_eq!(
+            response.status, "HTTP/1.0 408 Request Timeout",
+            "{request:?}"
+        );
+        assert_eq!(response.body, "Send it all, to the blank line.\n");
+    }
+}
+
+/// A browser connects before it has anything to ask, and takes an answer for one to its question.
+#[test]
+fn a_client_that_says_nothing_is_told_nothing() {
+    assert_eq!(exchange(serve().address, b""), b"");
+}
+
+#[test]
+fn an_empty_line_before_the_request_is_skipped() {
+    let server = serve();
+    for empty in ["\r\n", "\n"] {
+        let mut stream = connect(server.address);
+        stream.write_all(empty.as_bytes()).unwrap();
+        // Long enough for it to arrive alone, as a rule.
+        thread::sleep(Duration::from_millis(2));
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(Response::parse(&read_to_end(&mut stream)).body, METRICS);
+
+        let together = format!("{empty}GET / HTTP/1.1\r\n\r\n");
+        let response = exchange(server.address, together.as_bytes());
+        assert_eq!(Response::parse(&response).body, METRICS);
+    }
 }
 
 #[test]
@@ -220,19 +288,47 @@ fn a_body_that_nobody_asked_for_does_not_cost_the_client_its_answer() {
     }
 }
 
+/// Whether the server still reads. Where it has closed, its kernel soon answers with a reset.
+fn reads_on(stream: &mut TcpStream) -> bool {
+    (0..20).all(|_| {
+        thread::sleep(Duration::from_millis(2));
+        stream.write_all(b"x").is_ok()
+    })
+}
+
 /// It says at once that it has said everything, and reads on: whoever reads to the end first, and
 /// whoever sends to the end first, gets there.
 #[test]
-fn after_a_refusal_the_server_half_closes_and_reads_on() {
+fn after_a_refusal_or_before_a_body_the_server_half_closes_and_reads_on() {
     let server = serve();
-    let mut stream = connect(server.address);
-    stream
-        .write_all(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
-        .unwrap();
-    Response::parse(&read_to_end(&mut stream));
-    for _ in 0..3 {
-        stream.write_all(b"xyz").expect("no reset");
-        thread::sleep(Duration::from_millis(10));
+    for request in [
+        "POST / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nContent-Length: 20\r\n\r\n",
+        "GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+    ] {
+        let mut stream = connect(server.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        Response::parse(&read_to_end(&mut stream));
+        assert!(reads_on(&mut stream), "{request:?}");
+    }
+}
+
+/// There is nothing to wait for, and the next client need not wait.
+#[test]
+fn after_a_request_without_a_body_the_server_closes() {
+    let server = serve();
+    for header in [
+        "Host: x",
+        "Content-Length: 0",
+        "content-length:0",
+        "CONTENT-LENGTH: \t0 ",
+        "X-Content-Length: 5",
+    ] {
+        let mut stream = connect(server.address);
+        let request = format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        assert_eq!(Response::parse(&read_to_end(&mut stream)).body, METRICS);
+        assert!(!reads_on(&mut stream), "{header:?}");
     }
 }
 
@@ -255,7 +351,7 @@ fn the_program_owns_the_loop_and_may_add_a_series_between_two_scrapes() {
         registry
             .gauge("disk_free_bytes", "", &[("disk", disk)])
             .unwrap();
-        answering.answer(&mut registry).unwrap();
+        answering.answer(registry.render()).unwrap();
     }
     client.join().unwrap();
     for (i, body) in receiver.iter().enumerate() {
@@ -263,6 +359,62 @@ fn the_program_owns_the_loop_and_may_add_a_series_between_two_scrapes() {
         assert_eq!(families[0].samples[0].value, i as f64 + 1.0);
         assert_eq!(families[1].samples.len(), i + 1);
     }
+}
+
+/// Prometheus tells that from a network that failed: it shows the status.
+#[test]
+fn a_collection_that_failed_gets_500_and_the_reason() {
+    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let client = thread::spawn(move || exchange(address, SCRAPE));
+    server
+        .accept()
+        .unwrap()
+        .fail("cannot read the sensor")
+        .unwrap();
+    let response = Response::parse(&client.join().unwrap());
+    assert_eq!(response.status, "HTTP/1.0 500 Internal Server Error");
+    assert_eq!(
+        response.header("Content-Type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(response.body, "cannot read the sensor\n");
+}
+
+/// What a slow client is sent is text, and no longer the registry's.
+#[test]
+fn a_slow_client_does_not_keep_other_threads_from_the_registry() {
+    let registry = Arc::new(Mutex::new(Registry::new()));
+    let long = "x".repeat(20_000_000);
+    registry
+        .lock()
+        .unwrap()
+        .gauge("a", "", &[("long", &long)])
+        .unwrap();
+    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
+    let mut client = connect(server.local_addr().unwrap());
+    client.write_all(SCRAPE).unwrap();
+    let shared = Arc::clone(&registry);
+    let serving = thread::spawn(move || {
+        let scrape = server.accept().unwrap();
+        let text = shared.lock().unwrap().render().to_owned();
+        scrape.answer(&text)
+    });
+    // The answer has begun, and can go no further.
+    client.peek(&mut [0]).unwrap();
+    let added = registry.lock().unwrap().gauge("b", "", &[]);
+    assert!(added.is_ok() && !serving.is_finished());
+    drop(client);
+    let error = serving.join().unwrap().unwrap_err();
+    assert!(error.to_string().contains("did not take the response"));
+}
+
+#[test]
+fn the_server_describes_itself_in_a_line() {
+    let server = MetricsServer::bind("127.0.0.1:0").unwrap();
+    let description = format!("{server:?}");
+    assert!(description.len() < 300, "{description}");
+    assert_eq!(description.lines().count(), 1);
 }
 
 #[test]
@@ -288,14 +440,11 @@ fn what_is_wrong_with_a_client_is_reported() {
         drop(kept);
         format!("{error:#}").replace(&peer.to_string(), "PEER")
     };
-    assert_eq!(report(b"", true), "PEER hung up without a request");
-    assert_eq!(
-        report(b"", false),
-        "PEER sent 0 bytes and no request: timed out"
-    );
+    assert_eq!(report(b"", true), "PEER sent no request: it hung up");
+    assert_eq!(report(b"", false), "PEER sent no request: timed out");
     assert_eq!(
         report(b"GET /", false),
-        "PEER sent 5 bytes and no request: timed out"
+        "PEER was refused: 408 Request Timeout"
     );
     assert_eq!(
         report(b"nonsense\r\n\r\n", true),

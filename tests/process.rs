@@ -1,18 +1,21 @@
 //! The program as a process: its command line, its output, and how it holds out.
 
-#![cfg(target_os = "linux")] // It looks into /proc.
-
 mod support;
 
-use std::fs;
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use metricmote::{MetricsServer, Registry};
-use support::{Metricmote, Response, SCRAPE, connect, exchange, exposition, read_to_end, scrape};
+use support::{Metricmote, Response, exchange, exposition, scrape};
+
+/// An address of this machine that no other test uses, so that none takes a port of it. Elsewhere
+/// than on Linux there is but one.
+const ADDRESS_OF_ITS_OWN: &str = if cfg!(target_os = "linux") {
+    "127.0.43.1"
+} else {
+    "127.0.0.1"
+};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_metricmote"))
@@ -54,6 +57,12 @@ fn a_wrong_command_line_gives_one_line_and_exit_code_2() {
         "::1:80",
         "[::1]",
         "[::1]:",
+        "[::1]:+80",
+        "[]:80",
+        "[a]:80",
+        "+80",
+        "a:+80",
+        "a b:80",
         "a\nb:80x",
     ] {
         wrong.push(vec![argument]);
@@ -63,13 +72,16 @@ fn a_wrong_command_line_gives_one_line_and_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(
-            error.starts_with("error: ") && error.contains("is not an ADDRESS"),
+            error.starts_with("error: ")
+                && error.contains("is not an ADDRESS")
+                && error.contains("--help"),
             "{error}"
         );
         assert_eq!(error.lines().count(), 1, "{error}");
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn an_argument_that_is_not_utf_8_is_a_wrong_command_line() {
     use std::os::unix::ffi::OsStrExt;
@@ -209,157 +221,20 @@ fn it_serves_on_when_nobody_reads_what_it_prints() {
 }
 
 #[test]
-fn it_serves_without_stdout_and_stderr() {
-    let address: SocketAddr = {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        free.local_addr().unwrap()
-    };
-    let mut child = Command::new("sh")
-        .args(["-c", "exec \"$0\" \"$1\" >&- 2>&-"])
-        .args([env!("CARGO_BIN_EXE_metricmote"), &address.to_string()])
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while std::net::TcpStream::connect(address).is_err() && start.elapsed() < support::GUARD {
-        thread::yield_now();
-    }
-    let response = exchange(address, SCRAPE);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert_eq!(Response::parse(&response).status, "HTTP/1.0 200 OK");
-}
-
-#[test]
 fn it_starts_again_on_the_same_port_at_once() {
-    let first = Metricmote::start();
-    let address = first.address.to_string();
-    let mut server = first;
+    let start = |address: String| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
+        command.arg(address).stderr(Stdio::null());
+        Metricmote::spawn(command)
+    };
+    let mut server = start(format!("{ADDRESS_OF_ITS_OWN}:0"));
     for _ in 0..20 {
         scrape(server.address);
+        let address = server.address.to_string();
         drop(server);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
-        command.arg(&address).stderr(Stdio::null());
-        server = Metricmote::spawn(command);
+        server = start(address);
     }
     scrape(server.address);
-}
-
-/// A signal interrupts a system call that has a time-out, whatever else was asked for.
-#[test]
-fn a_signal_in_the_middle_of_a_request_costs_nothing() {
-    let server = Metricmote::start();
-    let pid = server.child.id().to_string();
-    let signal = |name| {
-        assert!(
-            Command::new("sh")
-                .args(["-c", "kill -$0 $1", name, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
-    let state = || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat[stat.rfind(')').unwrap() + 2..].chars().next().unwrap()
-    };
-    let wait_for = |wanted| {
-        let start = Instant::now();
-        while state() != wanted {
-            assert!(start.elapsed() < support::GUARD, "never in state {wanted}");
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
-    let mut stream = connect(server.address);
-    stream.write_all(&SCRAPE[..20]).unwrap();
-    // It sleeps in `accept` before and in `read` after; give it time to get from one to the other.
-    thread::sleep(Duration::from_millis(50));
-    wait_for('S');
-    signal("STOP");
-    wait_for('T');
-    signal("CONT");
-    wait_for('S');
-    stream.write_all(&SCRAPE[20..]).unwrap();
-    assert_eq!(
-        Response::parse(&read_to_end(&mut stream)).status,
-        "HTTP/1.0 200 OK"
-    );
-}
-
-/// In a process of its own, because the limit is for all threads of one.
-#[test]
-fn it_survives_a_time_without_file_descriptors() {
-    const NAME: &str = "it_survives_a_time_without_file_descriptors";
-    if std::env::var_os("METRICMOTE_FEW_DESCRIPTORS").is_none() {
-        let output = Command::new("sh")
-            .args(["-c", "ulimit -n 20; exec \"$0\" --exact \"$1\" --nocapture"])
-            .arg(std::env::current_exe().unwrap())
-            .arg(NAME)
-            .env("METRICMOTE_FEW_DESCRIPTORS", "1")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
-        return;
-    }
-    let mut registry = Registry::new();
-    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
-    let mut client = connect(server.local_addr().unwrap());
-    client.write_all(SCRAPE).unwrap();
-    let mut hoard = Vec::new();
-    while let Ok(file) = fs::File::open("/dev/null") {
-        hoard.push(file);
-    }
-    let start = Instant::now();
-    let mut reports = 0;
-    while start.elapsed() < Duration::from_millis(500) {
-        let error = server
-            .accept()
-            .map(drop)
-            .expect_err("no descriptor is left");
-        assert!(
-            format!("{error:#}").starts_with("cannot accept a connection: "),
-            "{error:#}"
-        );
-        reports += 1;
-    }
-    assert!(reports <= 11, "{reports} reports in half a second");
-    hoard.pop();
-    server.accept().unwrap().answer(&mut registry).unwrap();
-    hoard.pop();
-    assert_eq!(
-        Response::parse(&read_to_end(&mut client)).status,
-        "HTTP/1.0 200 OK"
-    );
-}
-
-#[test]
-fn twenty_thousand_scrapes_leave_memory_and_descriptors_where_they_were() {
-    let server = Metricmote::start();
-    let descriptors = || {
-        let open = fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap();
-        open.count()
-    };
-    let at_rest = descriptors();
-    let resident_after = |scrapes| {
-        for _ in 0..scrapes {
-            scrape(server.address);
-        }
-        // The last answer is here before the server has closed its end of that connection.
-        let start = Instant::now();
-        while descriptors() > at_rest && start.elapsed() < Duration::from_secs(5) {
-            thread::yield_now();
-        }
-        assert_eq!(descriptors(), at_rest);
-        server.status("VmRSS:")
-    };
-    let before = resident_after(1_000);
-    let after = resident_after(20_000);
-    assert!(after <= before + 128, "from {before} kB to {after} kB");
-    assert_eq!(server.status("Threads:"), 1);
 }
 
 #[test]
@@ -375,4 +250,156 @@ fn fifty_scrapers_at_once_for_five_seconds_lose_no_scrape() {
             });
         }
     });
+}
+
+/// They look into `/proc`, or need a shell, a limit or a signal of Unix.
+#[cfg(target_os = "linux")]
+mod on_linux {
+    use std::fs;
+    use std::io::Write;
+    use std::net::{SocketAddr, TcpStream};
+
+    use metricmote::{MetricsServer, Registry};
+
+    use super::support::{GUARD, SCRAPE, connect, read_to_end};
+    use super::*;
+
+    #[test]
+    fn it_serves_without_stdout_and_stderr() {
+        let address: SocketAddr = {
+            let free = TcpListener::bind((ADDRESS_OF_ITS_OWN, 0)).unwrap();
+            free.local_addr().unwrap()
+        };
+        let mut child = Command::new("sh")
+            .args(["-c", "exec \"$0\" \"$1\" >&- 2>&-"])
+            .args([env!("CARGO_BIN_EXE_metricmote"), &address.to_string()])
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while TcpStream::connect(address).is_err() && start.elapsed() < GUARD {
+            thread::yield_now();
+        }
+        let response = exchange(address, SCRAPE);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(Response::parse(&response).status, "HTTP/1.0 200 OK");
+    }
+
+    /// A signal interrupts a system call that has a time-out, whatever else was asked for.
+    #[test]
+    fn a_signal_in_the_middle_of_a_request_costs_nothing() {
+        let server = Metricmote::start();
+        let pid = server.child.id().to_string();
+        let signal = |name| {
+            assert!(
+                Command::new("sh")
+                    .args(["-c", "kill -$0 $1", name, &pid])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        };
+        let state = || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            stat[stat.rfind(')').unwrap() + 2..].chars().next().unwrap()
+        };
+        let wait_for = |wanted| {
+            let start = Instant::now();
+            while state() != wanted {
+                assert!(start.elapsed() < GUARD, "never in state {wanted}");
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let mut stream = connect(server.address);
+        stream.write_all(&SCRAPE[..20]).unwrap();
+        // It sleeps in `accept` before and in `read` after; give it time to get from one to the other.
+        thread::sleep(Duration::from_millis(50));
+        wait_for('S');
+        signal("STOP");
+        wait_for('T');
+        signal("CONT");
+        wait_for('S');
+        stream.write_all(&SCRAPE[20..]).unwrap();
+        assert_eq!(
+            Response::parse(&read_to_end(&mut stream)).status,
+            "HTTP/1.0 200 OK"
+        );
+    }
+
+    /// In a process of its own, because the limit is for all threads of one.
+    #[test]
+    fn it_survives_a_time_without_file_descriptors() {
+        const NAME: &str = "on_linux::it_survives_a_time_without_file_descriptors";
+        if std::env::var_os("METRICMOTE_FEW_DESCRIPTORS").is_none() {
+            let output = Command::new("sh")
+                .args(["-c", "ulimit -n 20; exec \"$0\" --exact \"$1\" --nocapture"])
+                .arg(std::env::current_exe().unwrap())
+                .arg(NAME)
+                .env("METRICMOTE_FEW_DESCRIPTORS", "1")
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"));
+            return;
+        }
+        let mut registry = Registry::new();
+        let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
+        let mut client = connect(server.local_addr().unwrap());
+        client.write_all(SCRAPE).unwrap();
+        let mut hoard = Vec::new();
+        while let Ok(file) = fs::File::open("/dev/null") {
+            hoard.push(file);
+        }
+        let start = Instant::now();
+        let mut reports = 0;
+        while start.elapsed() < Duration::from_millis(500) {
+            let error = server
+                .accept()
+                .map(drop)
+                .expect_err("no descriptor is left");
+            assert!(
+                format!("{error:#}").starts_with("cannot accept a connection: "),
+                "{error:#}"
+            );
+            reports += 1;
+        }
+        assert!(reports <= 11, "{reports} reports in half a second");
+        hoard.pop();
+        server.accept().unwrap().answer(registry.render()).unwrap();
+        hoard.pop();
+        assert_eq!(
+            Response::parse(&read_to_end(&mut client)).status,
+            "HTTP/1.0 200 OK"
+        );
+    }
+
+    #[test]
+    fn twenty_thousand_scrapes_leave_memory_and_descriptors_where_they_were() {
+        let server = Metricmote::start();
+        let descriptors = || {
+            let open = fs::read_dir(format!("/proc/{}/fd", server.child.id())).unwrap();
+            open.count()
+        };
+        let at_rest = descriptors();
+        let resident_after = |scrapes| {
+            for _ in 0..scrapes {
+                scrape(server.address);
+            }
+            // The last answer is here before the server has closed its end of that connection.
+            let start = Instant::now();
+            while descriptors() > at_rest && start.elapsed() < Duration::from_secs(5) {
+                thread::yield_now();
+            }
+            assert_eq!(descriptors(), at_rest);
+            server.status("VmRSS:")
+        };
+        let before = resident_after(1_000);
+        let after = resident_after(20_000);
+        assert!(after <= before + 128, "from {before} kB to {after} kB");
+        assert_eq!(server.status("Threads:"), 1);
+    }
 }

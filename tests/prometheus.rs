@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -236,6 +236,8 @@ fn prometheus_reads_back_whatever_the_registry_accepts() {
     let mut random = Random(3);
     let mut registry = Registry::new();
     let mut series: Vec<(String, Labels, Handle)> = Vec::new();
+    let mut families: BTreeMap<String, (bool, String, Vec<String>)> = BTreeMap::new();
+    let mut known: BTreeSet<(String, Labels)> = BTreeSet::new();
     for _ in 0..200 {
         let name = random_name(&mut random, LETTERS);
         let help = random.text();
@@ -255,12 +257,20 @@ fn prometheus_reads_back_whatever_the_registry_accepts() {
             } else {
                 registry.gauge(&name, &help, &labels).map(Handle::Gauge)
             };
-            let Ok(handle) = handle else { continue };
-            // To Prometheus a label without a value is no label.
-            let labels = labels.iter().filter(|label| !label.1.is_empty());
-            let labels = labels
+            let sorted: Labels = labels
+                .iter()
                 .map(|(n, v)| (n.to_string(), v.to_string()))
                 .collect();
+            // Not with a label twice, nor in a family of its own under a known name, nor twice.
+            let family = (counter, help.clone(), sorted.keys().cloned().collect());
+            let acceptable = sorted.len() == labels.len()
+                && *families.entry(name.clone()).or_insert(family.clone()) == family
+                && known.insert((name.clone(), sorted.clone()));
+            assert_eq!(handle.is_ok(), acceptable, "{name}{labels:?}");
+            let Ok(handle) = handle else { continue };
+            // To Prometheus a label without a value is no label.
+            let labels = sorted.into_iter().filter(|label| !label.1.is_empty());
+            let labels = labels.collect();
             series.push((name.clone(), labels, handle));
         }
     }
@@ -280,7 +290,7 @@ fn prometheus_reads_back_whatever_the_registry_accepts() {
                 Handle::Gauge(gauge) => gauge.set(f64::from_bits(random.bits())),
             }
         }
-        scrape.answer(&mut registry).unwrap();
+        scrape.answer(registry.render()).unwrap();
         // When it asks for the next it has stored this one.
         scrape = server.accept().unwrap();
 

@@ -45,6 +45,52 @@ fn a_family_has_one_help_one_type_and_all_its_samples_together() {
     );
 }
 
+/// Families in the order of their first series, and in each the series in the order of theirs.
+#[test]
+fn whatever_the_order_of_registration_the_exposition_keeps_it() {
+    let mut registry = Registry::new();
+    let mut expected = vec![String::new(); 10];
+    for i in 0..1000 {
+        let family = i * 7 % 10;
+        let series = format!("f{family}{{i=\"{i}\"}} 0\n");
+        registry
+            .gauge(&format!("f{family}"), "", &[("i", &i.to_string())])
+            .unwrap();
+        expected[family] += &series;
+    }
+    let in_order = (0..10).map(|i| i * 7 % 10);
+    let expected: String = in_order
+        .map(|f| format!("# HELP f{f} \n# TYPE f{f} gauge\n{}", expected[f]))
+        .collect();
+    assert_eq!(registry.render(), expected);
+}
+
+/// Beside `a`, a name that starts with it and one that ends with it.
+#[test]
+fn a_name_is_known_from_its_start_to_its_end() {
+    let mut registry = Registry::new();
+    for name in ["a_b", "b_a", "a", "aa", "b"] {
+        registry.gauge(name, "", &[]).unwrap();
+    }
+    registry.gauge("c", "", &[("l", "a_b")]).unwrap();
+    registry.gauge("c", "", &[("l", "a")]).unwrap();
+    assert_eq!(exposition::parse(registry.render()).len(), 6);
+}
+
+/// As the documentation says; the original keeps the order in which they are given.
+#[test]
+fn labels_are_rendered_in_the_order_of_their_names() {
+    let mut registry = Registry::new();
+    registry
+        .gauge("a", "", &[("z", "1"), ("b", "2"), ("B", "3")])
+        .unwrap();
+    assert!(
+        registry
+            .render()
+            .ends_with("\na{B=\"3\",b=\"2\",z=\"1\"} 0\n")
+    );
+}
+
 #[test]
 fn an_empty_registry_renders_nothing() {
     assert_eq!(Registry::new().render(), "");
@@ -144,16 +190,24 @@ fn whatever_happens_between_two_scrapes_the_exposition_tells_the_values() {
                 0 => {
                     let name = format!("c{}", random.below(5));
                     let (x, y) = (random.text(), random.text());
-                    if let Ok(counter) = registry.counter(&name, "C", &[("y", &y), ("x", &x)]) {
-                        counters.push((name, labels(&[("x", &x), ("y", &y)]), counter));
-                    }
+                    let its_labels = labels(&[("x", &x), ("y", &y)]);
+                    let known = counters
+                        .iter()
+                        .any(|(n, l, _)| (n, l) == (&name, &its_labels));
+                    let result = registry.counter(&name, "C", &[("y", &y), ("x", &x)]);
+                    assert_eq!(result.is_err(), known, "{name}{its_labels:?}");
+                    counters.extend(result.ok().map(|counter| (name, its_labels, counter)));
                 }
                 1 => {
                     let name = format!("g{}", random.below(5));
                     let x = random.text();
-                    if let Ok(gauge) = registry.gauge(&name, "G", &[("x", &x)]) {
-                        gauges.push((name, labels(&[("x", &x)]), gauge));
-                    }
+                    let its_labels = labels(&[("x", &x)]);
+                    let known = gauges
+                        .iter()
+                        .any(|(n, l, _)| (n, l) == (&name, &its_labels));
+                    let result = registry.gauge(&name, "G", &[("x", &x)]);
+                    assert_eq!(result.is_err(), known, "{name}{its_labels:?}");
+                    gauges.extend(result.ok().map(|gauge| (name, its_labels, gauge)));
                 }
                 2 if !counters.is_empty() => {
                     counters[random.below(counters.len())]
@@ -226,6 +280,30 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
     );
     refuse(|r| r.gauge("", "", &[]).map(drop), &["\"\"", "metric name"]);
 
+    refuse(|r| r.gauge("up", "", &[]).map(drop), &["up cannot"]);
+    refuse(
+        |r| {
+            r.counter("scrape_duration_seconds", "", &[("x", "")])
+                .map(drop)
+        },
+        &["scrape_duration_seconds", "Prometheus stores"],
+    );
+    refuse(
+        |r| r.gauge("scrape_samples_scraped", "", &[]).map(drop),
+        &["scrape_samples_scraped", "Prometheus stores"],
+    );
+    refuse(
+        |r| {
+            r.gauge("scrape_samples_post_metric_relabeling", "", &[])
+                .map(drop)
+        },
+        &["scrape_samples_post_metric_relabeling", "Prometheus stores"],
+    );
+    refuse(
+        |r| r.gauge("scrape_series_added", "", &[]).map(drop),
+        &["scrape_series_added", "Prometheus stores"],
+    );
+
     refuse(
         |r| r.gauge("m", "", &[("1x", "")]).map(drop),
         &["m:", "1x", "label name"],
@@ -244,7 +322,7 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
     );
     refuse(
         |r| r.gauge("m", "", &[("__name__", "")]).map(drop),
-        &["m:", "__name__", "reserved"],
+        &["m:", "__name__", "reserved for Prometheus"],
     );
     refuse(
         |r| {
@@ -263,7 +341,12 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
             )
             .map(drop)
         },
-        &["requests_total", "gauge", "registered as a counter"],
+        &[
+            "requests_total",
+            "type",
+            "gauge",
+            "registered with \"counter\"",
+        ],
     );
     refuse(
         |r| {
@@ -299,7 +382,7 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
         },
         &[
             "requests_total{code=\"\",method=\"get\"}",
-            "registered already",
+            "registered already: keep its handle, or a clone",
         ],
     );
     refuse(
@@ -313,12 +396,15 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
         },
         &[
             "requests_total{code=\"\",method=\"get\"}",
-            "registered already",
+            "registered already: keep its handle, or a clone",
         ],
     );
     refuse(
         |r| r.gauge("up_seconds", "Up.", &[]).map(drop),
-        &["up_seconds", "registered already"],
+        &[
+            "up_seconds",
+            "registered already: keep its handle, or a clone",
+        ],
     );
 
     // The refusals stand in the way of nothing else.
@@ -363,7 +449,6 @@ fn a_gauge_goes_up_and_down() {
     assert_eq!(format!("{gauge:?}"), "Gauge(-3.0)");
 }
 
-/// A thousand are more than one block of values holds.
 #[test]
 fn each_of_a_thousand_series_has_a_number_of_its_own() {
     let mut registry = Registry::new();

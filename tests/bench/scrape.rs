@@ -154,7 +154,7 @@ fn serve(mut program: Program, percent: usize) -> SocketAddr {
         loop {
             let scrape = server.accept().unwrap();
             program.change(percent);
-            scrape.answer(&mut program.registry).unwrap();
+            scrape.answer(program.registry.render()).unwrap();
         }
     });
     address

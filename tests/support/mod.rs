@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use metricmote::{MetricsServer, Registry};
+use metricmote::{MetricsServer, Registry, Scrape};
 
 /// Ends a test that would otherwise wait for ever; no test passes by waiting for it.
 pub const GUARD: Duration = Duration::from_secs(30);
@@ -167,6 +167,7 @@ impl Metricmote {
     }
 
     /// A figure of `/proc/PID/status`.
+    #[cfg(target_os = "linux")]
     pub fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
@@ -199,7 +200,19 @@ impl Served {
     /// Serves the registry, and passes on what goes wrong.
     pub fn start(
         mut registry: Registry,
+        report: impl FnMut(anyhow::Error) + Send + 'static,
+    ) -> Self {
+        Self::run(report, move |scrape| scrape.answer(registry.render()))
+    }
+
+    /// Serves the same text again and again.
+    pub fn start_with(text: String, report: impl FnMut(anyhow::Error) + Send + 'static) -> Self {
+        Self::run(report, move |scrape| scrape.answer(&text))
+    }
+
+    fn run(
         mut report: impl FnMut(anyhow::Error) + Send + 'static,
+        mut answer: impl FnMut(Scrape) -> anyhow::Result<()> + Send + 'static,
     ) -> Self {
         let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
@@ -207,9 +220,7 @@ impl Served {
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let served = server
-                    .accept()
-                    .and_then(|scrape| scrape.answer(&mut registry));
+                let served = server.accept().and_then(&mut answer);
                 served.unwrap_or_else(&mut report);
             }
         });

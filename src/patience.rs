@@ -1,0 +1,153 @@
+//! How long the server waits for its clients.
+//!
+//! One thread that waits for a client keeps everybody else waiting. Without a limit, the first client
+//! that connects and says nothing stops the server. With a limit of a second for each, a hundred such
+//! clients stop it for a hundred seconds. So all clients share a *purse* of time:
+//!
+//! 1. Waiting for a client takes from the purse.
+//! 2. Time that the server is idle, because nobody connects, goes into the purse until it is full.
+//! 3. A new client always finds a little in it.
+//! 4. One silence may last a third of a full purse.
+//!
+//! A lone client on a slow link finds a full purse, and is waited for. A crowd that says nothing soon
+//! finds very little. Here 129 of them have come at once, as many as Linux lets queue:
+//!
+//! ```text
+//! silent client     1    2    3    4    5  ...  129
+//! dropped after   400  400  400    8    8  ...    8  ms
+//! ```
+//!
+//! Whatever they do instead of being silent, they get one full purse and 8 ms each in all: only
+//! idleness puts more into the purse, and with clients in the queue there is none.
+//!
+//! There are two purses, so that clients who ask nothing do not cost another its large answer. Added
+//! up for 129 clients who use both of them to the end:
+//!
+//! ```text
+//! asking      1.2 s + 129 ×  8 ms = 2.2 s
+//! receiving   3.6 s + 129 × 16 ms = 5.7 s
+//!                                   7.9 s, and Prometheus waits 10 s
+//! ```
+//!
+//! A kernel whose clock ticks every 4 ms may end each time-out 4 ms late, which makes 8.9 s of it.
+//! What it takes to copy large answers comes on top.
+
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+use std::io::{self, Result};
+use std::time::{Duration, Instant};
+
+#[derive(Debug)]
+pub struct Purse {
+    full: Duration,
+    /// What a new client finds in it at the least.
+    least: Duration,
+    left: Duration,
+}
+
+impl Purse {
+    /// Who has been queuing needs none of it: the request arrived meanwhile.
+    pub const FOR_ASKING: Self = Self::new(1200, 8);
+
+    /// With the least of it, some megabytes still get through a fast network.
+    pub const FOR_RECEIVING: Self = Self::new(3600, 16);
+
+    /// A full one. Both are in milliseconds.
+    const fn new(full: u64, least: u64) -> Self {
+        Self {
+            full: Duration::from_millis(full),
+            least: Duration::from_millis(least),
+            left: Duration::from_millis(full),
+        }
+    }
+
+    /// Puts in the time that the server was idle before a new client came.
+    pub fn fill(&mut self, idle: Duration) {
+        self.left = (self.left + idle).clamp(self.least, self.full);
+    }
+
+    /// Reads from the client or writes to it, once. `call` is given the time-out to set.
+    pub fn wait(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
+        loop {
+            let limit = self.limit();
+            // std rejects a time-out of zero.
+            if limit.is_zero() {
+                return Err(TimedOut.into());
+            }
+            let start = Instant::now();
+            let result = call(limit);
+            self.left = self.left.saturating_sub(start.elapsed());
+            match result.as_ref().map_err(io::Error::kind) {
+                // A signal to the process.
+                Err(Interrupted) => {}
+                // What Unix says of a time-out, and what Windows says.
+                Err(WouldBlock | TimedOut) => return Err(TimedOut.into()),
+                _ => return result,
+            }
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        self.left.min(self.full / 3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The milliseconds after which so many clients are dropped that say nothing.
+    fn silences(purse: &mut Purse, clients: usize) -> Vec<u128> {
+        let silence = |_| {
+            purse.fill(Duration::ZERO);
+            let limit = purse.limit();
+            purse.left -= limit;
+            limit.as_millis()
+        };
+        (0..clients).map(silence).collect()
+    }
+
+    #[test]
+    fn silent_clients_are_dropped_as_the_documentation_says() {
+        let mut purse = Purse::FOR_ASKING;
+        assert_eq!(silences(&mut purse, 4), [400, 400, 400, 8]);
+        assert_eq!(silences(&mut purse, 125), [8; 125]);
+    }
+
+    #[test]
+    fn idleness_fills_the_purse_and_no_more_than_that() {
+        let mut purse = Purse::FOR_RECEIVING;
+        purse.fill(Duration::from_secs(60));
+        assert_eq!(silences(&mut purse, 5), [1200, 1200, 1200, 16, 16]);
+        purse.fill(Duration::from_millis(1000));
+        assert_eq!(silences(&mut purse, 2), [1000, 16]);
+        purse.fill(Duration::from_secs(60));
+        assert_eq!(silences(&mut purse, 4), [1200, 1200, 1200, 16]);
+    }
+
+    /// Both purses to the end, with each time-out a tick of 4 ms late, and the scrape behind them.
+    #[test]
+    fn a_queue_full_of_clients_leaves_a_scrape_its_ten_seconds() {
+        let longest = [Purse::FOR_ASKING, Purse::FOR_RECEIVING]
+            .map(|mut purse| silences(&mut purse, 129).iter().sum::<u128>() + 129 * 4);
+        assert!(longest.iter().sum::<u128>() < 9_000, "{longest:?}");
+    }
+
+    #[test]
+    fn a_time_out_is_told_in_one_way_and_a_signal_is_none() {
+        let mut purse = Purse::FOR_ASKING;
+        for kind in [WouldBlock, TimedOut] {
+            let error = purse.wait(|_| Err(kind.into())).unwrap_err();
+            assert_eq!(error.to_string(), "timed out");
+        }
+        let mut results = [Err(Interrupted.into()), Ok(1)].into_iter();
+        assert_eq!(purse.wait(|_| results.next().unwrap()).unwrap(), 1);
+    }
+
+    #[test]
+    fn an_empty_purse_waits_for_nobody() {
+        let mut purse = Purse::FOR_ASKING;
+        purse.left = Duration::ZERO;
+        let error = purse.wait(|_| panic!("called")).unwrap_err();
+        assert_eq!(error.kind(), TimedOut);
+    }
+}
