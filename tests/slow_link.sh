@@ -7,7 +7,7 @@
 set -euo pipefail
 program=$1
 server= clients=
-trap 'kill $server $clients || true' EXIT
+trap 'kill $server $clients' EXIT
 
 unshare --net sleep 300 & clients=$!
 # Until the namespace is there, its link would be this one.
@@ -33,7 +33,9 @@ try() {
   done
   echo "$2 series, $1, $3 at once:"
   for curl in "${curls[@]}"; do wait "$curl"; done
-  kill "$server"; wait "$server" || true
+  kill "$server"
+  wait "$server" || true
+  server=
 }
 
 try 1mbit 5000 1
