@@ -1,9 +1,9 @@
 //! The [text exposition format 0.0.4][format]: how names, labels and values are written.
 //!
 //! ```text
-//! # HELP http_requests_total Requests served.
-//! # TYPE http_requests_total counter
-//! http_requests_total{method="GET",path="/"} 3
+//! # HELP jobs_total Jobs done.
+//! # TYPE jobs_total counter
+//! jobs_total{queue="mail",worker="a"} 3
 //! ```
 //!
 //! [format]: https://prometheus.io/docs/instrumenting/exposition_formats/

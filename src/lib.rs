@@ -1,28 +1,26 @@
 //! A mote-sized Prometheus metrics server: std, one thread, blocking, made to be read.
 //!
-//! A program keeps its numbers in a [`Registry`]. Prometheus connects now and then and asks for
-//! them over HTTP: that is a *scrape*. The answer, all *series* of all *families* with their
-//! values at that moment, is the *exposition*:
+//! A program keeps its numbers in a [`Registry`]. Now and then Prometheus connects and asks for all
+//! of them over HTTP, which is a *scrape*. The answer is text, the *exposition*:
 //!
 //! ```
 //! let mut registry = metricmote::Registry::new();
-//! let help = "Requests served.";
-//! let gets = registry.counter("http_requests_total", help, &[("method", "GET")])?;
-//! let posts = registry.counter("http_requests_total", help, &[("method", "POST")])?;
-//! let room = registry.gauge("room_temperature_celsius", "Temperature of the room.", &[])?;
+//! let done_by_a = registry.counter("jobs_total", "Jobs done.", &[("worker", "a")])?;
+//! let done_by_b = registry.counter("jobs_total", "Jobs done.", &[("worker", "b")])?;
+//! let running = registry.gauge("jobs_running", "Jobs in hand.", &[])?;
 //!
-//! gets.inc_by(3.0);
-//! posts.inc();
-//! room.set(20.5);
+//! done_by_a.inc_by(3.0);
+//! done_by_b.inc();
+//! running.set(2.0);
 //!
 //! let exposition = [
-//!     "# HELP http_requests_total Requests served.",
-//!     "# TYPE http_requests_total counter",
-//!     "http_requests_total{method=\"GET\"} 3",
-//!     "http_requests_total{method=\"POST\"} 1",
-//!     "# HELP room_temperature_celsius Temperature of the room.",
-//!     "# TYPE room_temperature_celsius gauge",
-//!     "room_temperature_celsius 20.5",
+//!     "# HELP jobs_total Jobs done.",
+//!     "# TYPE jobs_total counter",
+//!     "jobs_total{worker=\"a\"} 3",
+//!     "jobs_total{worker=\"b\"} 1",
+//!     "# HELP jobs_running Jobs in hand.",
+//!     "# TYPE jobs_running gauge",
+//!     "jobs_running 2",
 //!     "",
 //! ];
 //! assert_eq!(registry.render(), exposition.join("\n"));
@@ -33,14 +31,33 @@
 //!
 //! # Reading the source
 //!
-//! A scrape goes one way through the files, and they are best read in that order:
+//! This is a scrape. The program owns the loop, and the other parts do not know each other:
+//!
+//! ```text
+//! Prometheus       main.rs        server.rs     registry.rs     metric.rs
+//!     |               |---accept----->|              |              |
+//!     |----------GET /metrics-------->|              |              |
+//!     |               |<--Scrape------|              |              |
+//!     |               |------------------inc, set------------------>|
+//!     |               |-----------render------------>|-----get----->|
+//!     |               |<-----------text--------------|<----f64------|
+//!     |               |-answer(text)->|              |              |
+//!     |<---200, headers, text---------|              |              |
+//! ```
+//!
+//! The files are best read in the order in which it meets them:
 //!
 //! 1. `main.rs`, an example program: what it measures, and the loop that serves it;
-//! 2. `server.rs`: how one thread answers HTTP, one client at a time, and is held up by none;
-//! 3. `registry.rs`: what may be registered, and how it becomes text;
-//! 4. `metric.rs`: the numbers, which any thread may change meanwhile.
+//! 2. `server.rs`: how one thread answers HTTP, one client at a time;
+//! 3. `patience.rs`: how long it waits for each, and why no client can stop it;
+//! 4. `registry.rs`: what may be registered, and the list that a scrape walks;
+//! 5. `exposition.rs`: how names, labels and values are written;
+//! 6. `metric.rs`: the numbers, which any thread may change meanwhile.
 
 #![forbid(unsafe_code)]
+
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("metricmote needs 64-bit atomics, and this target has none");
 
 mod exposition;
 mod metric;

@@ -68,7 +68,7 @@ impl Purse {
     /// Reads from the client or writes to it, once. `call` is given the time-out to set.
     pub fn wait(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
         loop {
-            let limit = self.limit();
+            let limit = self.left.min(self.full / 3);
             // std rejects a time-out of zero.
             if limit.is_zero() {
                 return Err(TimedOut.into());
@@ -85,10 +85,6 @@ impl Purse {
             }
         }
     }
-
-    fn limit(&self) -> Duration {
-        self.left.min(self.full / 3)
-    }
 }
 
 #[cfg(test)]
@@ -99,8 +95,14 @@ mod tests {
     fn silences(purse: &mut Purse, clients: usize) -> Vec<u128> {
         let silence = |_| {
             purse.fill(Duration::ZERO);
-            let limit = purse.limit();
-            purse.left -= limit;
+            let (found, mut limit) = (purse.left, Duration::ZERO);
+            let waited = purse.wait(|left| {
+                limit = left;
+                Err(TimedOut.into())
+            });
+            assert!(waited.is_err());
+            // As if all that time had passed.
+            purse.left = found - limit;
             limit.as_millis()
         };
         (0..clients).map(silence).collect()

@@ -67,7 +67,7 @@ struct Family {
     series: Vec<Series>,
 }
 
-/// One number, and the line that shows it: `http_requests_total{method="GET"} 3`.
+/// One number, and the line that shows it: `jobs_total{worker="a"} 3`.
 #[derive(Debug)]
 struct Series {
     number: Number,

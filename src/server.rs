@@ -19,11 +19,14 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 /// nobody can see them at any other time.
 ///
 /// ```no_run
+/// use std::io::{Write, stderr};
+/// use std::time::Instant;
+///
 /// use metricmote::{MetricsServer, Registry};
 ///
 /// let mut registry = Registry::new();
 /// let uptime = registry.gauge("uptime_seconds", "Time since the start.", &[])?;
-/// let start = std::time::Instant::now();
+/// let start = Instant::now();
 ///
 /// let mut server = MetricsServer::bind("127.0.0.1:8043")?;
 /// loop {
@@ -31,9 +34,9 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 ///         uptime.set(start.elapsed().as_secs_f64());
 ///         scrape.answer(registry.render())
 ///     });
-///     // A client that hung up is no reason to stop.
+///     // A client that hung up is no reason to stop, and neither is a stderr that nobody reads.
 ///     if let Err(error) = served {
-///         println!("{error:#}");
+///         let _ = writeln!(stderr(), "{error:#}");
 ///     }
 /// }
 /// # #[allow(unreachable_code)]

@@ -1,12 +1,11 @@
-//! What the README shows is real. Its Rust programs are compiled with the documentation, and its
-//! `prometheus.yml` is checked by promtool in `tests/prometheus.rs`.
+//! What the README shows is real. Its Rust programs are examples, and its `prometheus.yml` is checked
+//! by promtool in `tests/prometheus.rs`.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use support::{Metricmote, SCRAPE, exchange};
 
@@ -41,29 +40,17 @@ fn without_figures(text: &str) -> String {
 }
 
 #[test]
-fn the_help_is_that_of_the_program() {
-    let help = Command::new(env!("CARGO_BIN_EXE_metricmote"))
-        .arg("--help")
-        .output()
-        .unwrap();
-    assert_eq!(
-        output_of("cargo run -- --help"),
-        String::from_utf8(help.stdout).unwrap()
-    );
-}
-
-#[test]
 fn the_scrape_is_that_of_the_program() {
     let server = Metricmote::start();
     let response = String::from_utf8(exchange(server.address, SCRAPE))
         .unwrap()
         .replace('\r', "");
     let (_, body) = response.split_once("\n\n").unwrap();
-    let shown = output_of("curl http://127.0.0.1:8043/metrics");
+    let shown = output_of("curl localhost:8043/metrics");
     assert_eq!(without_figures(shown), without_figures(body));
 
-    let [request, on_the_wire] = blocks("text")[..2] else {
-        panic!("a request and a response")
+    let [_, request, on_the_wire] = blocks("text")[..] else {
+        panic!("the walk, a request and a response")
     };
     assert_eq!(request.replace('\n', "\r\n").as_bytes(), SCRAPE);
     let response = without_figures(&response);
@@ -71,6 +58,63 @@ fn the_scrape_is_that_of_the_program() {
         response.starts_with(&without_figures(on_the_wire)),
         "{response}"
     );
+}
+
+#[test]
+fn the_walk_of_a_scrape_is_that_of_the_documentation() {
+    let documentation: String = include_str!("../src/lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    assert!(documentation.contains(blocks("text")[0]));
+}
+
+#[test]
+fn the_programs_are_those_that_run() {
+    let shown = blocks("rust,no_run");
+    let files = [
+        include_str!("examples/naive.rs"),
+        include_str!("examples/jobs.rs"),
+        include_str!("examples/network.rs"),
+    ];
+    // Without the line that says what they are.
+    assert_eq!(shown, files.map(|file| file.split_once("\n\n").unwrap().1));
+}
+
+/// Each cure and each proof: a function, a method or a constant, and a test.
+#[test]
+fn the_names_that_it_gives_are_there() {
+    let texts_in = |folder: &str| -> String {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let files = fs::read_dir(folder)
+            .unwrap()
+            .map(|file| file.unwrap().path());
+        let files = files.filter(|path| path.extension().is_some_and(|name| name == "rs"));
+        files
+            .map(|path| fs::read_to_string(path).unwrap())
+            .collect()
+    };
+    let (source, tests) = (texts_in("src"), texts_in("tests"));
+    let (_, list) = README.split_once("and break it.").unwrap();
+    let (list, _) = list.split_once("\n## ").unwrap();
+    let mut found = [0, 0];
+    for proof in list.split("→").skip(1) {
+        let (cures, test) = proof.split_once("; ").unwrap();
+        let test = test.split('`').nth(1).unwrap();
+        assert!(tests.contains(&format!("fn {test}()")), "{test}");
+        found[0] += 1;
+        for cure in cures.split('`').skip(1).step_by(2) {
+            if !cure.contains('/') {
+                let name = cure.rsplit(':').next().unwrap();
+                let defined = source.contains(&format!("fn {name}("))
+                    || source.contains(&format!("const {name}:"));
+                assert!(defined, "{cure}");
+                found[1] += 1;
+            }
+        }
+    }
+    assert_eq!(found, [9, 10]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! answers fare, as `tests/slow_link.sh` does.
 
 use std::env;
+use std::io::{Write, stderr};
 
 use anyhow::{Context, Result};
 use metricmote::{MetricsServer, Registry};
@@ -27,7 +28,7 @@ fn main() -> Result<()> {
             .accept()
             .and_then(|scrape| scrape.answer(registry.render()));
         if let Err(error) = served {
-            println!("{error:#}");
+            let _ = writeln!(stderr(), "{error:#}");
         }
     }
 }
