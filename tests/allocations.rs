@@ -48,17 +48,17 @@ fn allocations_of_a_scrape(series: usize) -> usize {
     for number in 0..SCRAPES {
         let before = allocations();
         let scrape = server.accept().unwrap();
+        // Each scrape has the longest value in another line, and short ones in the rest.
         for (i, (counter, gauge)) in handles.iter().enumerate() {
-            counter.inc_by(0.1 + i as f64);
-            // Long values and short ones in turn.
-            gauge.set(if number % 3 == 0 {
+            counter.inc();
+            gauge.set(if i == number % series {
                 -f64::MIN_POSITIVE
             } else {
                 number as f64
             });
         }
         scrape.answer(registry.render()).unwrap();
-        // In the first few the memory of the exposition grows, which later scrapes use.
+        // In the first few the memory of the exposition grows.
         if number >= 10 {
             most = most.max(allocations() - before);
         }

@@ -305,6 +305,8 @@ fn after_a_refusal_or_before_a_body_the_server_half_closes_and_reads_on() {
         "POST / HTTP/1.1\r\n\r\n",
         "GET / HTTP/1.1\r\nContent-Length: 20\r\n\r\n",
         "GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+        // Unannounced, but it has begun.
+        "GET / HTTP/1.1\r\n\r\nx",
     ] {
         let mut stream = connect(server.address);
         stream.write_all(request.as_bytes()).unwrap();
