@@ -27,7 +27,7 @@ fn clients_that_ask_late_and_then_read_nothing() {
     scraper.write_all(SCRAPE).unwrap();
 
     let attack = thread::spawn(move || {
-        for late in [380; 3].into_iter().chain([5; 125]) {
+        for late in [280; 3].into_iter().chain([5; 125]) {
             let mut stream = crowd.remove(0);
             thread::sleep(Duration::from_millis(late));
             let _ = stream.write_all(last_byte);
