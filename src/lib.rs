@@ -27,11 +27,12 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! [`MetricsServer`] puts that on the network.
+//! [`MetricsServer`] puts that on the network. Errors are [`anyhow::Error`]s: sentences to print, not
+//! cases to match.
 //!
 //! # Reading the source
 //!
-//! This is a scrape. The program owns the loop, and the other parts do not know each other:
+//! This is a scrape. The program owns the loop; the server and the registry do not know each other:
 //!
 //! ```text
 //! Prometheus       main.rs        server.rs     registry.rs     metric.rs

@@ -18,7 +18,7 @@ impl Counter {
         self.0.add(1.0);
     }
 
-    /// Adds `amount`.
+    /// Adds `amount`. (Infinity is one, and there is no way back from it.)
     ///
     /// # Panics
     ///

@@ -7,7 +7,7 @@
 //! 1. Waiting for a client takes from the purse.
 //! 2. Time that the server is idle, because nobody connects, goes into the purse until it is full.
 //! 3. A new client always finds a little in it.
-//! 4. One silence may last a third of a full purse.
+//! 4. One silence may last a third of a full purse, so that one silent client does not empty it.
 //!
 //! A lone client on a slow link finds a full purse, and is waited for. A crowd that says nothing soon
 //! finds very little. Here 129 of them have come at once, as many as Linux lets queue:
@@ -20,17 +20,17 @@
 //! Whatever they do instead of being silent, they get one full purse and 8 ms each in all: only
 //! idleness puts more into the purse, and with clients in the queue there is none.
 //!
-//! There are two purses, so that clients who ask nothing do not cost another its large answer. Added
-//! up for 129 clients who use both of them to the end:
+//! There are two purses, one for reading requests and one for writing answers, so that clients who ask
+//! nothing do not cost another its large answer. Added up for 129 clients who use both to the end:
 //!
 //! ```text
-//! asking      0.9 s + 129 ×  8 ms = 1.9 s
-//! receiving   3.0 s + 129 × 16 ms = 5.1 s
-//!                                   7.0 s, and Prometheus waits 10 s
+//! reading  0.9 s + 129 ×  8 ms = 1.9 s
+//! writing  3.0 s + 129 × 16 ms = 5.1 s
+//!                                7.0 s, and Prometheus waits 10 s
 //! ```
 //!
 //! A kernel whose clock ticks every 4 ms may end a time-out two ticks late. For the last one of each
-//! client, asking and receiving, that makes 9.1 s. What it takes to copy large answers comes on top.
+//! client, reading and writing, that makes 9.1 s. What it takes to copy large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};
@@ -45,11 +45,11 @@ pub struct Purse {
 }
 
 impl Purse {
-    /// Who has been queuing needs none of it: the request arrived meanwhile.
-    pub const FOR_ASKING: Self = Self::new(900, 8);
+    /// A client that has been queuing has usually sent its request by now, so the least is little.
+    pub const FOR_READING: Self = Self::new(900, 8);
 
-    /// With the least of it, some megabytes still get through a fast network.
-    pub const FOR_RECEIVING: Self = Self::new(3000, 16);
+    /// A slow link needs seconds; on a fast one some megabytes get through with the least.
+    pub const FOR_WRITING: Self = Self::new(3000, 16);
 
     /// A full one. Both are in milliseconds.
     const fn new(full: u64, least: u64) -> Self {
@@ -110,14 +110,14 @@ mod tests {
 
     #[test]
     fn silent_clients_are_dropped_as_the_documentation_says() {
-        let mut purse = Purse::FOR_ASKING;
+        let mut purse = Purse::FOR_READING;
         assert_eq!(silences(&mut purse, 4), [300, 300, 300, 8]);
         assert_eq!(silences(&mut purse, 125), [8; 125]);
     }
 
     #[test]
     fn idleness_fills_the_purse_and_no_more_than_that() {
-        let mut purse = Purse::FOR_RECEIVING;
+        let mut purse = Purse::FOR_WRITING;
         purse.fill(Duration::from_secs(60));
         assert_eq!(silences(&mut purse, 5), [1000, 1000, 1000, 16, 16]);
         purse.fill(Duration::from_millis(700));
@@ -129,14 +129,14 @@ mod tests {
     /// Both purses to the end, with each time-out two ticks of 4 ms late.
     #[test]
     fn a_queue_full_of_clients_leaves_a_scrape_its_ten_seconds() {
-        let longest = [Purse::FOR_ASKING, Purse::FOR_RECEIVING]
+        let longest = [Purse::FOR_READING, Purse::FOR_WRITING]
             .map(|mut purse| silences(&mut purse, 129).iter().sum::<u128>() + 129 * 8);
         assert!(longest.iter().sum::<u128>() < 9_000, "{longest:?}");
     }
 
     #[test]
     fn a_time_out_is_told_in_one_way_and_a_signal_is_none() {
-        let mut purse = Purse::FOR_ASKING;
+        let mut purse = Purse::FOR_READING;
         for kind in [WouldBlock, TimedOut] {
             let error = purse.wait(|_| Err(kind.into())).unwrap_err();
             assert_eq!(error.to_string(), "timed out");
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_empty_purse_waits_for_nobody() {
-        let mut purse = Purse::FOR_ASKING;
+        let mut purse = Purse::FOR_READING;
         purse.left = Duration::ZERO;
         let error = purse.wait(|_| panic!("called")).unwrap_err();
         assert_eq!(error.kind(), TimedOut);

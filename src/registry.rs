@@ -10,9 +10,10 @@ use crate::metric::{Counter, Gauge, Number};
 /// The metrics of a program: *families* of one name, type and help text, and in each the *series*
 /// that its labels tell apart.
 ///
-/// Whatever it accepts, Prometheus reads back with the same names, labels and values. Whatever would
-/// break or blur a scrape is refused when it is registered, with an error that names the metric and
-/// the rule. A refused registration changes nothing.
+/// Whatever it accepts, Prometheus reads back with the same names, labels and values, but for two
+/// things that [`counter`](Self::counter) tells of labels. Whatever would break or blur a scrape is
+/// refused when it is registered, with an error that names the metric and the rule. A refused
+/// registration changes nothing.
 ///
 /// # Two ways to use it
 ///
@@ -92,7 +93,7 @@ impl Registry {
     ///
     /// Prometheus gives every series the labels `job` and `instance`; those of a program itself it
     /// renames to `exported_job` and `exported_instance`, unless it is told `honor_labels`. A label
-    /// with an empty text is to Prometheus as if it were not there.
+    /// with an empty value is to Prometheus as if it were not there.
     ///
     /// # Errors
     ///
@@ -107,7 +108,8 @@ impl Registry {
         self.register("counter", name, help, labels).map(Counter)
     }
 
-    /// Registers a gauge: a series that goes up and down.
+    /// Registers a gauge: a series that goes up and down. By convention its name ends in its unit, a
+    /// base unit: `depth_meters`.
     ///
     /// # Errors
     ///

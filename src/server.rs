@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 
 use crate::patience::Purse;
 
+use Failure::{Lost, Refused};
+
 /// In bytes, to the blank line; a request of Prometheus has about 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
@@ -45,8 +47,8 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
-    asking: Purse,
-    receiving: Purse,
+    reading: Purse,
+    writing: Purse,
 }
 
 impl MetricsServer {
@@ -60,8 +62,8 @@ impl MetricsServer {
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::bind(address)?,
-            asking: Purse::FOR_ASKING,
-            receiving: Purse::FOR_RECEIVING,
+            reading: Purse::FOR_READING,
+            writing: Purse::FOR_WRITING,
         })
     }
 
@@ -74,19 +76,22 @@ impl MetricsServer {
         self.listener.local_addr()
     }
 
-    /// Waits for a client and reads its request.
+    /// Waits for a client, without limit, and reads its request.
+    ///
+    /// One silence of the client may last 300 ms, and its whole request take 0.9 s; less where
+    /// others have used that time and the server has not been idle since.
     ///
     /// # Errors
     ///
     /// The client hung up, took too long, or sent something else than a request for the metrics,
-    /// and was told so; or it could not be accepted. Print the error and call `accept` again: the
-    /// server is as good as before.
+    /// and was told so: with a status of 400, 405, 408, 414 or 431, and a sentence. Or it could not
+    /// be accepted. Print the error and call `accept` again: the server is as good as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let idle_since = Instant::now();
         let accepted = self.listener.accept();
         let idle = idle_since.elapsed();
-        self.asking.fill(idle);
-        self.receiving.fill(idle);
+        self.reading.fill(idle);
+        self.writing.fill(idle);
         let (stream, peer) = accepted
             .inspect_err(|error| thread::sleep(pause_after(error.kind())))
             .context("cannot accept a connection")?;
@@ -97,7 +102,7 @@ impl MetricsServer {
             peer,
             request_line: String::new(),
             head_only: false,
-            more: true,
+            unread: true,
         };
         match scrape.read_request() {
             Ok(()) => Ok(scrape),
@@ -133,11 +138,10 @@ pub struct Scrape<'a> {
     request_line: String,
     /// The method is HEAD: the response has no body.
     head_only: bool,
-    /// There may be more of the request than has been read.
-    more: bool,
+    /// There may be more of the request than has been read, and a close would cost the client the
+    /// response.
+    unread: bool,
 }
-
-use Failure::{Lost, Refused};
 
 /// Why a client gets no metrics.
 enum Failure {
@@ -164,9 +168,12 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) gives them, and closes
     /// the connection.
     ///
+    /// The client may let the server wait for 1 s at once, and for 3 s in all; less where others have
+    /// used that time and the server has not been idle since.
+    ///
     /// # Errors
     ///
-    /// The client hung up, or was too slow to take the response.
+    /// The client hung up, or was too slow to take the response, which is cut short then.
     pub fn answer(mut self, exposition: &str) -> Result<()> {
         // Without its version Prometheus 3 refuses the text.
         let format = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
@@ -174,7 +181,8 @@ impl Scrape<'_> {
     }
 
     /// Tells the client in a sentence why there are no metrics for it, with the status 500, and
-    /// closes the connection. Prometheus then takes the target for down, and shows the status.
+    /// closes the connection. Prometheus then takes the target for down, and shows the status; who
+    /// reads the sentence is whoever asks by hand.
     ///
     /// # Errors
     ///
@@ -185,13 +193,13 @@ impl Scrape<'_> {
 
     /// Reads the request line, then the headers to the blank line.
     fn read_request(&mut self) -> Result<(), Failure> {
-        let asking = Asking(&self.stream, &mut self.server.asking);
-        let mut input = BufReader::new(asking.take(LONGEST_REQUEST));
+        let input = Input(&self.stream, &mut self.server.reading);
+        let mut input = BufReader::new(input.take(LONGEST_REQUEST));
         // Until the first byte is there, a time-out is silence, as of a browser that connects early.
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it hung up"))),
             // A TLS hello, of a scraper that is set to `https`. It may have no lines to wait for.
-            Some(first) if !first.is_ascii_alphabetic() && !first.is_ascii_whitespace() => {
+            Some(first) if !first.is_ascii_alphabetic() && !b"\r\n".contains(first) => {
                 return Err(MALFORMED);
             }
             Some(_) => {}
@@ -212,7 +220,7 @@ impl Scrape<'_> {
             }
             has_body |= announces_body(&header);
         }
-        self.more = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
+        self.unread = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
         Ok(())
     }
 
@@ -233,9 +241,9 @@ impl Scrape<'_> {
         );
         let body = if self.head_only { "" } else { body };
         let mut unsent = &mut [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())][..];
-        let receiving = &mut self.server.receiving;
+        let writing = &mut self.server.writing;
         while !unsent.is_empty() {
-            let sent = receiving
+            let sent = writing
                 .wait(|limit| {
                     self.stream.set_write_timeout(Some(limit))?;
                     self.stream.write_vectored(unsent)
@@ -246,18 +254,18 @@ impl Scrape<'_> {
         // A socket that is closed with bytes unread makes the kernel send a reset, at which the
         // client's kernel may throw away the response. So the server says that it has said
         // everything, which lets the client hang up, and reads on till then.
-        if self.more && self.stream.shutdown(Shutdown::Write).is_ok() {
-            let mut asking = Asking(&self.stream, &mut self.server.asking);
-            let _ = io::copy(&mut asking, &mut io::sink());
+        if self.unread && self.stream.shutdown(Shutdown::Write).is_ok() {
+            let mut input = Input(&self.stream, &mut self.server.reading);
+            let _ = io::copy(&mut input, &mut io::sink());
         }
         Ok(())
     }
 }
 
-/// What a client sends. All waiting for it is taken from the purse for asking.
-struct Asking<'a>(&'a TcpStream, &'a mut Purse);
+/// What a client sends. All waiting for it is taken from the purse for reading.
+struct Input<'a>(&'a TcpStream, &'a mut Purse);
 
-impl Read for Asking<'_> {
+impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.1.wait(|limit| {
             self.0.set_read_timeout(Some(limit))?;
@@ -268,7 +276,7 @@ impl Read for Asking<'_> {
 
 /// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. At the end of what
 /// the client sends it is empty.
-fn read_line(input: &mut BufReader<Take<Asking>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
+fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {
         Err(error) if error.kind() == ErrorKind::TimedOut => return Err(TOO_SLOW),

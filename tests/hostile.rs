@@ -231,7 +231,7 @@ fn large_registry(megabytes: usize) -> Registry {
 }
 
 fn ask_and_read_nothing(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(SCRAPE)?;
+    stream.write_all(b"GET /large HTTP/1.1\r\n\r\n")?;
     // A write fails as soon as the server has given up.
     loop {
         stream.write_all(b"x")?;
@@ -239,18 +239,17 @@ fn ask_and_read_nothing(mut stream: TcpStream) -> io::Result<()> {
     }
 }
 
+/// Beside them an answer of some kilobytes, which the kernel takes over at once, is always whole.
 #[test]
 fn clients_that_ask_and_read_nothing() {
     for size in [1, 20, 128] {
         let (sender, reports) = mpsc::channel();
-        let server = Served::start(large_registry(8), move |error| {
+        let server = Served::start_with_large(large_registry(8).render(), move |error| {
             let _ = sender.send(format!("{error:#}"));
         });
         let crowd = Crowd::gather(server.address, size, ask_and_read_nothing);
         let attack = format!("{size} asked for 8 MB and read nothing");
-        for body in scrape_through(&attack, server.address, 2) {
-            assert!(body.len() > 8_000_000);
-        }
+        scrape_through(&attack, server.address, 2);
         let report = reports.recv_timeout(support::GUARD).expect("a report");
         assert!(report.contains("did not take the response"), "{report}");
         crowd.disperse();
@@ -268,7 +267,8 @@ fn six_probes_of_a_second_beside_one_silent_client() {
             .set_read_timeout(Some(Duration::from_secs(1)))
             .unwrap();
         stream.write_all(SCRAPE).unwrap();
-        Response::parse(&read_to_end(&mut stream));
+        let response = Response::parse(&read_to_end(&mut stream));
+        assert_eq!(response.status, "HTTP/1.0 200 OK");
         thread::sleep(Duration::from_millis(1500));
     }
 }
@@ -325,10 +325,29 @@ fn slow_readers_alone_and_two_at_once_get_the_whole_answer() {
     });
 }
 
+/// A client that dribbles a body uses up the purse for reading, and not the one for writing: who is
+/// slow to read a large answer behind it gets that whole.
+#[test]
+fn clients_that_dribble_do_not_cost_another_its_large_answer() {
+    let server = serve_for(1700);
+    let mut dribbling = connect(server.address);
+    dribbling
+        .write_all(b"GET / HTTP/1.1\r\nContent-Length: 1000000\r\n\r\n")
+        .unwrap();
+    read_to_end(&mut dribbling);
+    let dribble = thread::spawn(move || {
+        while dribbling.write_all(b"x").is_ok() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    });
+    assert!(scrape_slowly(server.address), "cut short");
+    dribble.join().unwrap();
+}
+
 /// Three clients that read nothing empty the purse, as each may be silent for a third of it. Who is
 /// slow then is cut short, until the server has been idle for as long as that one needs.
 #[test]
-fn the_purse_for_receiving_empties_and_is_filled_by_idleness() {
+fn the_purse_for_writing_empties_and_is_filled_by_idleness() {
     let server = serve_for(2000);
     let ask = |_| {
         let mut stream = connect(server.address);
@@ -372,7 +391,7 @@ fn a_large_answer_again_and_again_among_silent_clients() {
     crowd.disperse();
 }
 
-/// An attack takes from the purse for asking at most what it holds, and idleness gives it back.
+/// An attack takes from the purse for reading at most what it holds, and idleness gives it back.
 #[test]
 fn a_slow_but_honest_client_after_an_attack_is_served() {
     let server = Served::start(large_registry(8), |error| {

@@ -10,12 +10,14 @@ use std::time::{Duration, Instant};
 
 use support::{Response, SCRAPE, Served, connect};
 
+const LARGE: &[u8] = b"GET /large HTTP/1.1\r\n\r\n";
+
 /// As many clients as the kernel queues ask as late as they can, each once the one before it has been
 /// given up, and then read nothing of 8 MB: both purses are used to the end.
 #[test]
 fn clients_that_ask_late_and_then_read_nothing() {
-    let server = Served::start_with("# padding\n".repeat(800_000), drop);
-    let (all, last_byte) = (&SCRAPE[..SCRAPE.len() - 1], &SCRAPE[SCRAPE.len() - 1..]);
+    let server = Served::start_with_large(&"# padding\n".repeat(800_000), drop);
+    let (all, last_byte) = LARGE.split_at(LARGE.len() - 1);
     let ask_but_for_the_end = |_| {
         let mut stream = connect(server.address);
         stream.write_all(all).unwrap();

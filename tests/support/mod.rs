@@ -205,6 +205,21 @@ impl Served {
         Self::run(report, move |scrape| scrape.answer(registry.render()))
     }
 
+    /// Serves a large text to whoever asks for `/large`, and a small one to all others.
+    pub fn start_with_large(
+        text: &str,
+        report: impl FnMut(anyhow::Error) + Send + 'static,
+    ) -> Self {
+        let text = text.to_owned();
+        Self::run(report, move |scrape| {
+            if scrape.request_line().contains("/large") {
+                scrape.answer(&text)
+            } else {
+                scrape.answer("# small\n")
+            }
+        })
+    }
+
     /// Serves the same text again and again.
     pub fn start_with(text: String, report: impl FnMut(anyhow::Error) + Send + 'static) -> Self {
         Self::run(report, move |scrape| scrape.answer(&text))
