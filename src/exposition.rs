@@ -20,7 +20,7 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    // A quote would end the label; a help text stands in none, and has none escaped.
+    // A quote would end the value. A help text has no quotes around it, so none in it is escaped.
     let pairs: Vec<String> = labels
         .iter()
         .map(|(name, text)| format!("{name}=\"{}\"", escape(text).replace('"', "\\\"")))
@@ -42,7 +42,7 @@ pub fn format_value(value: f64, line: &mut String) {
         // An `f64` has 17 digits at most: without an exponent the rest would be zeros.
         write!(line, "{value:e}")
     } else if (value as i64 as f64).to_bits() == value.to_bits() {
-        // std formats an integer in a third of the time that the same `f64` takes.
+        // std formats an integer in a third of the time. (By their bits -0 and 0 differ.)
         write!(line, "{}", value as i64)
     } else {
         write!(line, "{value}")

@@ -17,6 +17,7 @@ use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 fn main() -> ExitCode {
     let (error, code) = match command_line::parse() {
+        // There is no `Ok` to match: `Infallible` has no values.
         Ok(Command::Serve(address)) => match serve(&address) {
             Err(error) => (error, 1),
         },

@@ -78,7 +78,7 @@ impl Gauge {
 
 /// What a registry and its handles share: the bits of an `f64`, as std has no atomic `f64`.
 ///
-/// `Relaxed` is enough: a sample is one number, and nothing else is read on the strength of it.
+/// `Relaxed` is enough: it orders nothing but this one number, and each number is read for itself.
 #[derive(Clone, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
 

@@ -9,8 +9,9 @@
 //! 3. A new client always finds a little in it.
 //! 4. One silence may last a third of a full purse, so that one silent client does not empty it.
 //!
-//! A lone client on a slow link finds a full purse, and is waited for. A crowd that says nothing soon
-//! finds very little. Here 129 of them have come at once, as many as Linux lets queue:
+//! A lone client on a slow link finds a full purse, and is waited for until that is empty. A crowd that
+//! says nothing soon finds very little. Here 129 clients have come at once. So many may wait to be
+//! accepted: std asks the kernel for a queue of 128, and Linux adds one.
 //!
 //! ```text
 //! silent client     1    2    3    4    5  ...  129
@@ -18,7 +19,7 @@
 //! ```
 //!
 //! Whatever they do instead of being silent, they get one full purse and 8 ms each in all: only
-//! idleness puts more into the purse, and with clients in the queue there is none.
+//! idleness puts more into the purse, and with clients in the queue `accept` returns at once.
 //!
 //! There are two purses, one for reading requests and one for writing answers, so that clients who ask
 //! nothing do not cost another its large answer. Added up for 129 clients who use both to the end:

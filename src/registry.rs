@@ -215,8 +215,8 @@ impl Series {
     }
 }
 
-/// The series that Prometheus stores for every target. One of the same name from the program would
-/// take its place: the target would be up or down at the program's whim.
+/// The series that Prometheus stores for every target. One of the same name and without labels would
+/// take its place: the target would be up or down as the program says.
 const STORED_BY_PROMETHEUS: [&str; 5] = [
     "up",
     "scrape_duration_seconds",

@@ -220,6 +220,7 @@ impl Scrape<'_> {
             }
             has_body |= announces_body(&header);
         }
+        // A body is to come; more has come with the head; or no more was read, for want of room.
         self.unread = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
         Ok(())
     }
@@ -267,15 +268,16 @@ struct Input<'a>(&'a TcpStream, &'a mut Purse);
 
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.1.wait(|limit| {
-            self.0.set_read_timeout(Some(limit))?;
-            self.0.read(buffer)
+        let Self(stream, purse) = self;
+        purse.wait(|limit| {
+            stream.set_read_timeout(Some(limit))?;
+            stream.read(buffer)
         })
     }
 }
 
-/// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. At the end of what
-/// the client sends it is empty.
+/// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. A client that sends
+/// no more ends its last line too; after that, lines are empty.
 fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {

@@ -7,13 +7,13 @@ fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:8044")?;
     let mut jobs = 0;
     loop {
-        // Wait for a client, and read its request line.
+        // Wait for a client's request line.
         let (mut stream, _) = listener.accept()?;
         let mut lines = BufReader::new(&stream).lines();
         let request_line = lines.next().unwrap()?;
         println!("{request_line}");
 
-        // Update the values, and write them as text.
+        // Update, and render.
         jobs += 1;
         let worker = "a";
         let metrics = format!(
@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
              jobs_total{{worker=\"{worker}\"}} {jobs}\n"
         );
 
-        // Answer. Then the connection is closed.
+        // Answer, and close.
         write!(stream, "HTTP/1.0 200 OK\r\n\r\n{metrics}")?;
     }
 }
