@@ -5,8 +5,6 @@ use std::net::SocketAddrV6;
 
 use anyhow::{Result, bail};
 
-const VERSION: &str = concat!("metricmote ", env!("CARGO_PKG_VERSION"));
-
 const HELP: &str = "\
 Serves two counters and two gauges to Prometheus, with an update for every second.
 
@@ -35,7 +33,7 @@ pub fn parse() -> Result<Command> {
         [port] if is_port(port) => Command::Serve(format!("127.0.0.1:{port}")),
         [address] if is_address(address) => Command::Serve(address.to_owned()),
         ["-h" | "--help"] => Command::Print(HELP),
-        ["-V" | "--version"] => Command::Print(VERSION),
+        ["-V" | "--version"] => Command::Print(concat!("metricmote ", env!("CARGO_PKG_VERSION"))),
         _ => bail!(
             "{:?} is not an ADDRESS: PORT, HOST:PORT or [IPv6]:PORT (see --help)",
             words.join(" ")

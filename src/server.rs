@@ -196,7 +196,9 @@ impl Scrape<'_> {
         let input = Input(&self.stream, &mut self.server.reading);
         let mut input = BufReader::new(input.take(LONGEST_REQUEST));
         // Until the first byte is there, a time-out is silence, as of a browser that connects early.
-        match input.fill_buf().map_err(Lost)?.first() {
+        let start = input.fill_buf().map_err(Lost)?;
+        self.head_only = start.starts_with(b"HEAD ");
+        match start.first() {
             None => return Err(Lost(io::Error::other("it hung up"))),
             // A TLS hello, of a scraper that is set to `https`. It may have no lines to wait for.
             Some(first) if !first.is_ascii_alphabetic() && !b"\r\n".contains(first) => {
@@ -209,7 +211,7 @@ impl Scrape<'_> {
             // RFC 9112, 2.2: an empty line before the request is to be ignored.
             line = read_line(&mut input, LINE_TOO_LONG)?;
         }
-        self.head_only = line.starts_with(b"HEAD ");
+        self.head_only |= line.starts_with(b"HEAD ");
         self.request_line = parse_request_line(&line)?.to_owned();
 
         let mut has_body = false;
@@ -268,10 +270,9 @@ struct Input<'a>(&'a TcpStream, &'a mut Purse);
 
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Self(stream, purse) = self;
-        purse.wait(|limit| {
-            stream.set_read_timeout(Some(limit))?;
-            stream.read(buffer)
+        self.1.wait(|limit| {
+            self.0.set_read_timeout(Some(limit))?;
+            self.0.read(buffer)
         })
     }
 }

@@ -67,9 +67,12 @@ fn head_gets_the_same_head_and_no_body() {
 #[test]
 fn a_refusal_of_a_head_request_has_no_body() {
     let long = format!("HEAD / HTTP/1.1\r\nX: {}", "a".repeat(10_000));
+    let long_line = format!("HEAD /{}", "a".repeat(10_000));
     for (request, status) in [
         ("HEAD / HTTP/2.0\r\n", "HTTP/1.0 400 Bad Request"),
         ("HEAD / HTTP/1.1\r\n", "HTTP/1.0 408 Request Timeout"),
+        ("HEAD / HT", "HTTP/1.0 408 Request Timeout"),
+        (&long_line, "HTTP/1.0 414 URI Too Long"),
         (&long, "HTTP/1.0 431 Request Header Fields Too Large"),
     ] {
         let response = Response::parse(&exchange(serve().address, request.as_bytes()));
