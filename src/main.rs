@@ -91,7 +91,7 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
     }
 }
 
-/// At least 0 and less than 1. std has no random numbers, but every new `RandomState` has keys of
+/// At least 0 and less than 1, from 53 bits. std has no random numbers, but every new `RandomState` has keys of
 /// its own, and a hash of nothing depends on them alone.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();

@@ -18,7 +18,7 @@ impl Counter {
         self.0.add(1.0);
     }
 
-    /// Adds `amount`. (Infinity is one, and there is no way back from it.)
+    /// Adds `amount`. Infinity is allowed, and final.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Gauge {
 
 /// What a registry and its handles share: the bits of an `f64`, as std has no atomic `f64`.
 ///
-/// `Relaxed` is enough: it orders nothing but this one number, and each number is read for itself.
+/// `Relaxed` keeps each number right by itself, and no order between numbers is needed.
 #[derive(Clone, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
 

@@ -9,9 +9,11 @@
 //! 3. A new client always finds a little in it.
 //! 4. One silence may last a third of a full purse, so that one silent client does not empty it.
 //!
-//! A lone client on a slow link finds a full purse, and is waited for until that is empty. A crowd that
-//! says nothing soon finds very little. Here 129 clients have come at once. So many may wait to be
-//! accepted: std asks the kernel for a queue of 128, and Linux adds one.
+//! There are two purses, so that clients who ask nothing do not cost another its large answer: one for
+//! reading requests, of 0.9 s and with at least 8 ms for each client, and one for writing answers, of 3 s
+//! and 16 ms. A lone client on a slow link may use up a full purse. A crowd that says nothing soon finds
+//! very little. Below, 129 clients come at once, as many as may wait to be accepted: std asks the kernel
+//! for a queue of 128, and Linux adds one.
 //!
 //! ```text
 //! silent client     1    2    3    4    5  ...  129
@@ -21,8 +23,7 @@
 //! Whatever they do instead of being silent, they get one full purse and 8 ms each in all: only
 //! idleness puts more into the purse, and with clients in the queue `accept` returns at once.
 //!
-//! There are two purses, one for reading requests and one for writing answers, so that clients who ask
-//! nothing do not cost another its large answer. Added up for 129 clients who use both to the end:
+//! Added up for 129 clients who use both purses to the end:
 //!
 //! ```text
 //! reading  0.9 s + 129 ×  8 ms = 1.9 s
@@ -30,8 +31,8 @@
 //!                                7.0 s, and Prometheus waits 10 s
 //! ```
 //!
-//! A kernel whose clock ticks every 4 ms may end a time-out two ticks late. For the last one of each
-//! client, reading and writing, that makes 9.1 s. What it takes to copy large answers comes on top.
+//! A kernel whose clock ticks every 4 ms may end a client's last time-out two ticks late, for reading and
+//! for writing. That makes 9.1 s. What it takes to copy large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};

@@ -10,8 +10,8 @@ use crate::metric::{Counter, Gauge, Number};
 /// The metrics of a program: *families* of one name, type and help text, and in each the *series*
 /// that its labels tell apart.
 ///
-/// Whatever it accepts, Prometheus reads back with the same names, labels and values, but for two
-/// things that [`counter`](Self::counter) tells of labels. Whatever would break or blur a scrape is
+/// Whatever it accepts, Prometheus reads back with the same names, labels and values, except two
+/// changes to labels: see [`counter`](Self::counter). Whatever would break or blur a scrape is
 /// refused when it is registered, with an error that names the metric and the rule. A refused
 /// registration changes nothing.
 ///
@@ -75,7 +75,7 @@ struct Series {
     line: String,
     /// How much of the line is name and labels, and the space behind them.
     before_value: usize,
-    /// The bits of the value in the line. (As a float NaN would differ from itself.)
+    /// The bits of the value in the line. (A NaN float differs from itself.)
     shown: u64,
 }
 

@@ -83,9 +83,9 @@ impl MetricsServer {
     ///
     /// # Errors
     ///
-    /// The client hung up, took too long, or sent something else than a request for the metrics,
-    /// and was told so: with a status of 400, 405, 408, 414 or 431, and a sentence. Or it could not
-    /// be accepted. Print the error and call `accept` again: the server is as good as before.
+    /// The client hung up or said nothing; or it was too slow or sent something else than a request
+    /// for the metrics, and was told so: with a status of 400, 405, 408, 414 or 431, and a sentence.
+    /// Or it could not be accepted. Print the error and call `accept` again: the server is as good as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let idle_since = Instant::now();
         let accepted = self.listener.accept();
@@ -168,7 +168,7 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) gives them, and closes
     /// the connection.
     ///
-    /// The client may let the server wait for 1 s at once, and for 3 s in all; less where others have
+    /// The client may let the server wait for 1 s a pause, and for 3 s in all; less where others have
     /// used that time and the server has not been idle since.
     ///
     /// # Errors
@@ -195,7 +195,7 @@ impl Scrape<'_> {
     fn read_request(&mut self) -> Result<(), Failure> {
         let input = Input(&self.stream, &mut self.server.reading);
         let mut input = BufReader::new(input.take(LONGEST_REQUEST));
-        // Until the first byte is there, a time-out is silence, as of a browser that connects early.
+        // Before the first byte a time-out gets no 408: browsers connect early.
         let start = input.fill_buf().map_err(Lost)?;
         self.head_only = start.starts_with(b"HEAD ");
         match start.first() {
@@ -232,7 +232,7 @@ impl Scrape<'_> {
         self.respond(status, headers, &format!("{sentence}\n"))
     }
 
-    /// Writes a response, with one system call where the kernel has room for it.
+    /// Writes head and body, in one system call where the kernel has room for both.
     fn respond(&mut self, status: &str, headers: &str, body: &str) -> Result<()> {
         let head = format!(
             "HTTP/1.0 {status}\r\n\
@@ -277,8 +277,8 @@ impl Read for Input<'_> {
     }
 }
 
-/// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. A client that sends
-/// no more ends its last line too; after that, lines are empty.
+/// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. At the end of what
+/// the client sends the last line ends too; from then on lines are empty.
 fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {
