@@ -44,10 +44,8 @@ fn serve(address: &str) -> Result<Infallible> {
     ];
     let mut server =
         MetricsServer::bind(address).with_context(|| format!("cannot listen on {address}"))?;
-    say(
-        stdout(),
-        format_args!("Serving http://{}/metrics", server.local_addr()?),
-    );
+    let address = server.local_addr()?;
+    say(stdout(), format_args!("Serving http://{address}/metrics"));
 
     let start = Instant::now();
     let mut made = 0;
@@ -91,8 +89,8 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
     }
 }
 
-/// At least 0 and less than 1, from 53 bits. std has no random numbers, but every new `RandomState` has keys of
-/// its own, and a hash of nothing depends on them alone.
+/// At least 0 and less than 1, from 53 bits. std has no random numbers, but every new `RandomState`
+/// has keys of its own, and a hash of nothing depends on them alone.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1_u64 << 53) as f64

@@ -38,11 +38,14 @@ use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};
 use std::time::{Duration, Instant};
 
+/// The time that clients have to keep the server waiting, all together.
 #[derive(Debug)]
 pub struct Purse {
+    /// What it holds at the most.
     full: Duration,
     /// What a new client finds in it at the least.
     least: Duration,
+    /// What the client in hand finds in it.
     left: Duration,
 }
 
@@ -69,17 +72,19 @@ impl Purse {
 
     /// Reads from the client or writes to it, once. `call` is given the time-out to set.
     pub fn wait(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
+        let mut limit = self.left.min(self.full / 3);
         loop {
-            let limit = self.left.min(self.full / 3);
             // std rejects a time-out of zero.
             if limit.is_zero() {
                 return Err(TimedOut.into());
             }
             let start = Instant::now();
             let result = call(limit);
-            self.left = self.left.saturating_sub(start.elapsed());
+            let waited = start.elapsed();
+            self.left = self.left.saturating_sub(waited);
+            limit = limit.saturating_sub(waited);
             match result.as_ref().map_err(io::Error::kind) {
-                // A signal to the process.
+                // A signal to the process: the same silence goes on.
                 Err(Interrupted) => {}
                 // What Unix says of a time-out, and what Windows says.
                 Err(WouldBlock | TimedOut) => return Err(TimedOut.into()),
@@ -145,6 +150,26 @@ mod tests {
         }
         let mut results = [Err(Interrupted.into()), Ok(1)].into_iter();
         assert_eq!(purse.wait(|_| results.next().unwrap()).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_signal_does_not_begin_a_silence_anew() {
+        let (mut purse, mut limits) = (Purse::FOR_READING, Vec::new());
+        let _ = purse.wait(|limit| {
+            limits.push(limit);
+            std::thread::sleep(Duration::from_millis(1));
+            Err(if limits.len() < 3 {
+                Interrupted
+            } else {
+                TimedOut
+            }
+            .into())
+        });
+        let step = Duration::from_millis(1);
+        assert!(
+            limits[1] + step <= limits[0] && limits[2] + step <= limits[1],
+            "{limits:?}"
+        );
     }
 
     #[test]

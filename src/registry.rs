@@ -137,7 +137,7 @@ impl Registry {
         let identifier = format!("{name}{}", format_labels(&labels));
         ensure!(
             self.known.insert(identifier.clone()),
-            "{identifier} is registered already: keep its handle, or a clone of it"
+            "{identifier:?} is registered already: keep its handle, or a clone of it"
         );
 
         let place = *self.places.entry(name.to_owned()).or_insert_with(|| {

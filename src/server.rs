@@ -47,7 +47,9 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
+    /// How long the clients may keep it waiting for what they send,
     reading: Purse,
+    /// and for taking what they are sent.
     writing: Purse,
 }
 
@@ -85,7 +87,8 @@ impl MetricsServer {
     ///
     /// The client hung up or said nothing; or it was too slow or sent something else than a request
     /// for the metrics, and was told so: with a status of 400, 405, 408, 414 or 431, and a sentence.
-    /// Or it could not be accepted. Print the error and call `accept` again: the server is as good as before.
+    /// Or it could not be accepted. Print the error and call `accept` again: the server is as good
+    /// as before.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let idle_since = Instant::now();
         let accepted = self.listener.accept();
@@ -132,8 +135,10 @@ fn pause_after(error: ErrorKind) -> Duration {
 #[derive(Debug)]
 #[must_use = "the client waits for an answer"]
 pub struct Scrape<'a> {
+    /// It has the purses, and accepts nobody else meanwhile.
     server: &'a mut MetricsServer,
     stream: TcpStream,
+    /// For what is reported of it.
     peer: SocketAddr,
     request_line: String,
     /// The method is HEAD: the response has no body.

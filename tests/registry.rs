@@ -381,7 +381,7 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
             .map(drop)
         },
         &[
-            "requests_total{code=\"\",method=\"get\"}",
+            r#""requests_total{code=\"\",method=\"get\"}""#,
             "registered already: keep its handle, or a clone",
         ],
     );
@@ -395,7 +395,7 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
             .map(drop)
         },
         &[
-            "requests_total{code=\"\",method=\"get\"}",
+            r#""requests_total{code=\"\",method=\"get\"}""#,
             "registered already: keep its handle, or a clone",
         ],
     );
@@ -406,6 +406,19 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
             "registered already: keep its handle, or a clone",
         ],
     );
+
+    // No error brings a control character to a terminal.
+    let hostile = [("l", "\x1b[2J\r\n\u{2028}")];
+    registry.gauge("hostile", "", &hostile).unwrap();
+    for error in [
+        registry.gauge("hostile", "", &hostile).unwrap_err(),
+        registry.gauge("hostile", "\x1b", &hostile).unwrap_err(),
+        registry.gauge("\x1b", "", &[]).unwrap_err(),
+        registry.gauge("m", "", &[("\x1b", "")]).unwrap_err(),
+    ] {
+        let plain = |c: char| c == ' ' || c.is_ascii_graphic();
+        assert!(error.to_string().chars().all(plain), "{error:?}");
+    }
 
     // The refusals stand in the way of nothing else.
     registry
