@@ -42,6 +42,7 @@ pub fn parse() -> Result<Command> {
 }
 
 fn is_port(word: &str) -> bool {
+    // `parse` alone would take +80.
     word.bytes().all(|byte| byte.is_ascii_digit()) && word.parse::<u16>().is_ok()
 }
 

@@ -39,7 +39,7 @@ pub fn format_value(value: f64, line: &mut String) {
     let _ = if value.is_infinite() {
         line.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
     } else if value != 0.0 && !(1e-5..1e16).contains(&value.abs()) {
-        // An `f64` has 17 significant digits at most: without an exponent the rest are zeros.
+        // Very large or small: all but 17 digits would be zeros. And NaN, which is in no range.
         write!(line, "{value:e}")
     } else if (value as i64 as f64).to_bits() == value.to_bits() {
         // std formats an integer in a third of the time. (By their bits -0 and 0 differ.)

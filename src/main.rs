@@ -4,7 +4,6 @@
 
 mod command_line;
 
-use std::convert::Infallible;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stderr, stdout};
@@ -16,23 +15,22 @@ use command_line::Command;
 use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 fn main() -> ExitCode {
-    let (error, code) = match command_line::parse() {
-        // There is no `Ok` to match: `Infallible` has no values.
-        Ok(Command::Serve(address)) => match serve(&address) {
-            Err(error) => (error, 1),
-        },
+    let (outcome, code) = match command_line::parse() {
+        Ok(Command::Serve(address)) => (serve(&address), 1),
         Ok(Command::Print(text)) => {
             say(stdout(), text);
-            return ExitCode::SUCCESS;
+            (Ok(()), 0)
         }
-        Err(error) => (error, 2),
+        Err(error) => (Err(error), 2),
     };
-    say(stderr(), format_args!("error: {error:#}"));
+    if let Err(error) = outcome {
+        say(stderr(), format_args!("error: {error:#}"));
+    }
     ExitCode::from(code)
 }
 
 /// Returns only if it cannot start.
-fn serve(address: &str) -> Result<Infallible> {
+fn serve(address: &str) -> Result<()> {
     let mut registry = Registry::new();
     let counters = [
         registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
@@ -70,7 +68,7 @@ fn serve(address: &str) -> Result<Infallible> {
 }
 
 /// How many updates to catch up with: one is due at the start, and one for each second since. Nobody
-/// sees a value between two scrapes, so one thread does for all. After a long time without a scrape
+/// sees a value between two scrapes, so one thread is enough. After a long time without a scrape
 /// an hour's updates will do.
 fn missed_updates(made: u64, due: u64) -> u64 {
     (due - made).min(60 * 60)

@@ -102,7 +102,8 @@ impl Registry {
     ///   `scrape_samples_post_metric_relabeling`, `scrape_series_added`;
     /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
     ///   for Prometheus, or is given twice;
-    /// * `name` is registered with another type, another help text or other label names;
+    /// * `name` is registered with another type or help text, of which a family has one, or with
+    ///   other label names, which "Writing client libraries" forbids;
     /// * the series is registered, be it with its labels in another order.
     pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
         self.register("counter", name, help, labels).map(Counter)

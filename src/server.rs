@@ -80,8 +80,8 @@ impl MetricsServer {
 
     /// Waits for a client, without limit, and reads its request.
     ///
-    /// One silence of the client may last 300 ms, and its whole request take 0.9 s; less where
-    /// others have used that time and the server has not been idle since.
+    /// Each read may wait for the client for 0.3 s, and all of them for 0.9 s; less where others have
+    /// used that time and the server has not been idle since.
     ///
     /// # Errors
     ///
@@ -131,7 +131,7 @@ fn pause_after(error: ErrorKind) -> Duration {
     }
 }
 
-/// A client that has asked for the metrics. Dropped unanswered it is hung up on.
+/// A client that has asked for the metrics. Drop it unanswered, and the connection closes.
 #[derive(Debug)]
 #[must_use = "the client waits for an answer"]
 pub struct Scrape<'a> {
@@ -173,8 +173,8 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) gives them, and closes
     /// the connection.
     ///
-    /// The client may let the server wait for 1 s a pause, and for 3 s in all; less where others have
-    /// used that time and the server has not been idle since.
+    /// Each write may wait for the client for 1 s, and all of them for 3 s; less where others have used
+    /// that time and the server has not been idle since.
     ///
     /// # Errors
     ///
@@ -200,8 +200,9 @@ impl Scrape<'_> {
     fn read_request(&mut self) -> Result<(), Failure> {
         let input = Input(&self.stream, &mut self.server.reading);
         let mut input = BufReader::new(input.take(LONGEST_REQUEST));
-        // Before the first byte a time-out gets no 408: browsers connect early.
+        // A client that says nothing is told nothing: browsers connect before they have a request.
         let start = input.fill_buf().map_err(Lost)?;
+        // Here for a refusal before the line ends, and below for good.
         self.head_only = start.starts_with(b"HEAD ");
         match start.first() {
             None => return Err(Lost(io::Error::other("it hung up"))),
@@ -227,7 +228,7 @@ impl Scrape<'_> {
             }
             has_body |= announces_body(&header);
         }
-        // A body is to come; more has come with the head; or no more was read, for want of room.
+        // There is a body; more came with the head; or the limit kept it from reading on.
         self.unread = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
         Ok(())
     }
@@ -282,8 +283,8 @@ impl Read for Input<'_> {
     }
 }
 
-/// Reads a line without its end, which is CRLF or, as RFC 9112 allows, a bare LF. At the end of what
-/// the client sends the last line ends too; from then on lines are empty.
+/// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. A client that shuts its
+/// writing half ends its last line so, and its request: all further lines are empty.
 fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {
