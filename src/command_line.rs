@@ -18,7 +18,9 @@ Without it the server listens on 127.0.0.1:8043.
 
 /// What the command line asks for.
 pub enum Command {
+    /// To listen on this address.
     Serve(String),
+    /// To print this, and end.
     Print(&'static str),
 }
 

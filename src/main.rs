@@ -16,6 +16,7 @@ use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 fn main() -> ExitCode {
     let (outcome, code) = match command_line::parse() {
+        // `serve` returns only if it cannot start.
         Ok(Command::Serve(address)) => (serve(&address), 1),
         Ok(Command::Print(text)) => {
             say(stdout(), text);
@@ -29,7 +30,6 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Returns only if it cannot start.
 fn serve(address: &str) -> Result<()> {
     let mut registry = Registry::new();
     let counters = [

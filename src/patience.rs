@@ -8,7 +8,7 @@
 //! 2. Time that the server is idle, because nobody connects, goes into the purse until it is full.
 //! 3. A new client always finds a little in it.
 //! 4. One wait may last a third of a full purse, so that one silent client does not empty it. (One that
-//!    reads nothing may: its first writes still put something into the kernel's buffers.)
+//!    reads nothing may: a write that sends a little is no time-out, but waits as long.)
 //!
 //! There are two purses, so that clients who ask nothing do not cost another its large answer: one for
 //! reading requests, of 0.9 s and with at least 8 ms for each client, and one for writing answers, of 3 s
@@ -33,7 +33,7 @@
 //! ```
 //!
 //! Where the kernel's clock ticks every 4 ms, each client's last time-out may be two ticks late in each
-//! purse: 2 × 129 × 8 ms more, which makes 9.1 s. Copying large answers comes on top.
+//! purse: 129 × 2 × 2 ticks more, or 9.1 s. Copying large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};

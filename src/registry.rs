@@ -58,9 +58,11 @@ pub struct Registry {
 /// What all series of one metric name share, and the series.
 #[derive(Debug)]
 struct Family {
+    /// `counter` or `gauge`. A further series of the family must have the same type,
     kind: &'static str,
+    /// the same help text
     help: String,
-    /// Sorted, with commas between.
+    /// and the same label names. These are sorted, with commas between.
     label_names: String,
     /// The HELP and the TYPE line.
     header: String,
@@ -71,7 +73,9 @@ struct Family {
 /// One number, and the line that shows it: `jobs_total{worker="a"} 3`.
 #[derive(Debug)]
 struct Series {
+    /// Shared with the handles of this series.
     number: Number,
+    /// As it was in the last scrape.
     line: String,
     /// How much of the line is name and labels, and the space behind them.
     before_value: usize,

@@ -46,6 +46,7 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct MetricsServer {
+    /// Where the kernel queues clients while one is served.
     listener: TcpListener,
     /// How long the clients may keep it waiting for what they send,
     reading: Purse,
@@ -137,9 +138,11 @@ fn pause_after(error: ErrorKind) -> Duration {
 pub struct Scrape<'a> {
     /// It has the purses, and accepts nobody else meanwhile.
     server: &'a mut MetricsServer,
+    /// It closes when the scrape is dropped, answered or not.
     stream: TcpStream,
     /// For what is reported of it.
     peer: SocketAddr,
+    /// For the program, which may print it.
     request_line: String,
     /// The method is HEAD: the response has no body.
     head_only: bool,
@@ -202,7 +205,7 @@ impl Scrape<'_> {
         let mut input = BufReader::new(input.take(LONGEST_REQUEST));
         // A client that says nothing is told nothing: browsers connect before they have a request.
         let start = input.fill_buf().map_err(Lost)?;
-        // Here for a refusal before the line ends, and below for good.
+        // Early, for a refusal in mid-line; again below, for certain.
         self.head_only = start.starts_with(b"HEAD ");
         match start.first() {
             None => return Err(Lost(io::Error::other("it hung up"))),
@@ -234,6 +237,7 @@ impl Scrape<'_> {
     }
 
     fn refuse(&mut self, status: &str, sentence: &str) -> Result<()> {
+        // A 405 must have `Allow`; any other response may.
         let headers = "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n";
         self.respond(status, headers, &format!("{sentence}\n"))
     }
@@ -283,8 +287,8 @@ impl Read for Input<'_> {
     }
 }
 
-/// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. A client that shuts its
-/// writing half ends its last line so, and its request: all further lines are empty.
+/// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. The end of the input
+/// ends a line too, and the request: all further lines are empty.
 fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {
