@@ -78,7 +78,7 @@ impl Gauge {
 
 /// What a registry and its handles share: the bits of an `f64`, as std has no atomic `f64`.
 ///
-/// `Relaxed` keeps each number right by itself, and no order between numbers is needed.
+/// `Relaxed`: another thread may see the changes of two numbers in either order, which does no harm.
 #[derive(Clone, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
 

@@ -7,8 +7,7 @@
 //! 1. Waiting for a client takes from the purse.
 //! 2. Time that the server is idle, because nobody connects, goes into the purse until it is full.
 //! 3. A new client always finds a little in it.
-//! 4. One wait may last a third of a full purse, so that one silent client does not empty it. (One that
-//!    reads nothing may: a write that sends a little is no time-out, but waits as long.)
+//! 4. One wait may last a third of a full purse, so that one silent client does not empty it.
 //!
 //! There are two purses, so that clients who ask nothing do not cost another its large answer: one for
 //! reading requests, of 0.9 s and with at least 8 ms for each client, and one for writing answers, of 3 s
@@ -27,13 +26,14 @@
 //! Added up for 129 clients who use both purses to the end:
 //!
 //! ```text
-//! reading  0.9 s + 129 ×  8 ms = 1.9 s
-//! writing  3.0 s + 129 × 16 ms = 5.1 s
-//!                                7.0 s, and Prometheus waits 10 s
+//! reading  0.9 s + 129 ×  8 ms  =  1.9 s
+//! writing  3.0 s + 129 × 16 ms  =  5.1 s
+//! late         2 × 129 ×  8 ms  =  2.1 s
+//!                                 9.1 s, and Prometheus waits 10 s
 //! ```
 //!
-//! Where the kernel's clock ticks every 4 ms, each client's last time-out may be two ticks late in each
-//! purse: 129 × 2 × 2 ticks more, or 9.1 s. Copying large answers comes on top.
+//! Late, because a kernel's clock may tick every 4 ms, and a client's last time-out in each purse end two
+//! ticks after its time. Copying large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};
@@ -55,6 +55,9 @@ impl Purse {
     pub const FOR_READING: Self = Self::new(900, 8);
 
     /// A slow link needs seconds; on a fast one some megabytes get through with the least.
+    ///
+    /// A write that sends anything succeeds, even where it waits to the end of its time to send more. So
+    /// a client that reads nothing costs two or three waits: the first ones fill the kernel's buffers.
     pub const FOR_WRITING: Self = Self::new(3000, 16);
 
     /// A full one. Both are in milliseconds.

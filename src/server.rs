@@ -204,34 +204,33 @@ impl Scrape<'_> {
         let input = Input(&self.stream, &mut self.server.reading);
         let mut input = BufReader::new(input.take(LONGEST_REQUEST));
         // A client that says nothing is told nothing: browsers connect before they have a request.
-        let start = input.fill_buf().map_err(Lost)?;
-        // Early, for a refusal in mid-line; again below, for certain.
-        self.head_only = start.starts_with(b"HEAD ");
-        match start.first() {
-            None => return Err(Lost(io::Error::other("it hung up"))),
-            // A TLS hello, of a scraper that is set to `https`. It may have no lines to wait for.
-            Some(first) if !first.is_ascii_alphabetic() && !b"\r\n".contains(first) => {
-                return Err(MALFORMED);
-            }
-            Some(_) => {}
+        let &[first, ..] = input.fill_buf().map_err(Lost)? else {
+            return Err(Lost(io::Error::other("it hung up")));
+        };
+        // A TLS hello, of a scraper that is set to `https`. It may have no lines to wait for.
+        if !first.is_ascii_alphabetic() && !b"\r\n".contains(&first) {
+            return Err(MALFORMED);
         }
-        let mut line = read_line(&mut input, LINE_TOO_LONG)?;
-        if line.is_empty() {
+        let mut line = Vec::new();
+        let mut read = read_line(&mut input, &mut line, LINE_TOO_LONG);
+        if read.is_ok() && line.is_empty() {
             // RFC 9112, 2.2: an empty line before the request is to be ignored.
-            line = read_line(&mut input, LINE_TOO_LONG)?;
+            read = read_line(&mut input, &mut line, LINE_TOO_LONG);
         }
-        self.head_only |= line.starts_with(b"HEAD ");
+        // Before a refusal, even if the line has not ended: a HEAD gets no body.
+        self.head_only = line.starts_with(b"HEAD ");
+        read?;
         self.request_line = parse_request_line(&line)?.to_owned();
 
         let mut has_body = false;
         loop {
-            let header = read_line(&mut input, HEAD_TOO_LONG)?;
-            if header.is_empty() {
+            read_line(&mut input, &mut line, HEAD_TOO_LONG)?;
+            if line.is_empty() {
                 break;
             }
-            has_body |= announces_body(&header);
+            has_body |= announces_body(&line);
         }
-        // There is a body; more came with the head; or the limit kept it from reading on.
+        // A body will come; more has come, and may go on; or the limit hides what follows.
         self.unread = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
         Ok(())
     }
@@ -266,7 +265,7 @@ impl Scrape<'_> {
         }
         // A socket that is closed with bytes unread makes the kernel send a reset, at which the
         // client's kernel may throw away the response. So the server says that it has said
-        // everything, which lets the client hang up, and reads on till then.
+        // everything, and reads on until the client hangs up, or the purse is empty.
         if self.unread && self.stream.shutdown(Shutdown::Write).is_ok() {
             let mut input = Input(&self.stream, &mut self.server.reading);
             let _ = io::copy(&mut input, &mut io::sink());
@@ -287,11 +286,14 @@ impl Read for Input<'_> {
     }
 }
 
+/// The head of a request: what has been read of it ahead, then what the limit allows.
+type Head<'a> = BufReader<Take<Input<'a>>>;
+
 /// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. The end of the input
 /// ends a line too, and the request: all further lines are empty.
-fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Vec<u8>, Failure> {
-    let mut line = Vec::new();
-    match input.read_until(b'\n', &mut line) {
+fn read_line(input: &mut Head, line: &mut Vec<u8>, too_long: Failure) -> Result<(), Failure> {
+    line.clear();
+    match input.read_until(b'\n', line) {
         Err(error) if error.kind() == ErrorKind::TimedOut => return Err(TOO_SLOW),
         Err(error) => return Err(Lost(error)),
         Ok(_) if line.ends_with(b"\r\n") => line.truncate(line.len() - 2),
@@ -299,7 +301,7 @@ fn read_line(input: &mut BufReader<Take<Input>>, too_long: Failure) -> Result<Ve
         Ok(_) if input.get_ref().limit() == 0 => return Err(too_long),
         Ok(_) => {}
     }
-    Ok(line)
+    Ok(())
 }
 
 /// Checks a request line, which is a method, a target and a version with a space between.
