@@ -213,7 +213,7 @@ impl Scrape<'_> {
         }
         let mut line = Vec::new();
         let mut read = read_line(&mut input, &mut line, LINE_TOO_LONG);
-        if read.is_ok() && line.is_empty() {
+        if line.is_empty() {
             // RFC 9112, 2.2: an empty line before the request is to be ignored.
             read = read_line(&mut input, &mut line, LINE_TOO_LONG);
         }
