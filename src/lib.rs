@@ -27,8 +27,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! [`MetricsServer`] puts that on the network. Errors are [`anyhow::Error`]s: sentences to print, with
-//! `{:#}` for their causes too, and not cases to match.
+//! [`MetricsServer`] puts that on the network. Errors are [`anyhow::Error`]s, but for those that
+//! std gives to `bind`: sentences to print, with `{:#}` for their causes too, and not cases to match.
 //!
 //! # Reading the source
 //!

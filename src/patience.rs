@@ -32,8 +32,8 @@
 //!                                 9.1 s, and Prometheus waits 10 s
 //! ```
 //!
-//! Late, because a kernel's clock may tick every 4 ms, and a client's last time-out in each purse end two
-//! ticks after its time. Copying large answers comes on top.
+//! Late: a kernel's clock may tick every 4 ms, and a client's last wait in each of the 2 purses end two
+//! ticks late, which is 8 ms. Copying large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};
@@ -56,8 +56,8 @@ impl Purse {
 
     /// A slow link needs seconds; on a fast one some megabytes get through with the least.
     ///
-    /// A write that sends anything succeeds, even where it waits to the end of its time to send more. So
-    /// a client that reads nothing costs two or three waits: the first ones fill the kernel's buffers.
+    /// A write that runs out of time succeeds if it has sent anything at all. So a client that reads
+    /// nothing costs two or three waits: the first ones fill the kernel's buffers.
     pub const FOR_WRITING: Self = Self::new(3000, 16);
 
     /// A full one. Both are in milliseconds.
@@ -137,7 +137,8 @@ mod tests {
         assert_eq!(silences(&mut purse, 4), [1000, 1000, 1000, 16]);
     }
 
-    /// Both purses to the end, with each time-out two ticks of 4 ms late.
+    /// Both purses to the end, with each last wait two ticks of 4 ms late. Three clients empty a full purse,
+    /// so the least is for 126.
     #[test]
     fn a_queue_full_of_clients_leaves_a_scrape_its_ten_seconds() {
         let longest = [Purse::FOR_READING, Purse::FOR_WRITING]
@@ -149,7 +150,9 @@ mod tests {
     fn a_time_out_is_told_in_one_way_and_a_signal_is_none() {
         let mut purse = Purse::FOR_READING;
         for kind in [WouldBlock, TimedOut] {
-            let error = purse.wait(|_| Err(kind.into())).unwrap_err();
+            let error = io::Error::new(kind, "as a system says it");
+            let mut result = Some(Err(error));
+            let error = purse.wait(|_| result.take().unwrap()).unwrap_err();
             assert_eq!(error.to_string(), "timed out");
         }
         let mut results = [Err(Interrupted.into()), Ok(1)].into_iter();

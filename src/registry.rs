@@ -95,8 +95,8 @@ impl Registry {
     /// By convention the name of a counter ends in `_total`, after its unit, a base unit:
     /// `http_response_bytes_total`. Labels are rendered in the order of their names.
     ///
-    /// Prometheus gives every series the labels `job` and `instance`; those of a program itself it
-    /// renames to `exported_job` and `exported_instance`, unless it is told `honor_labels`. A label
+    /// Prometheus gives every series the labels `job` and `instance`; it renames
+    /// a program's own to `exported_job` and `exported_instance`, unless it is told `honor_labels`. A label
     /// with an empty value is to Prometheus as if it were not there.
     ///
     /// # Errors
@@ -136,8 +136,9 @@ impl Registry {
         check_name(name)?;
         check_labels(name, &labels)?;
         let label_names: Vec<&str> = labels.iter().map(|label| label.0).collect();
+        let label_names = label_names.join(",");
         if let Some(&place) = self.places.get(name) {
-            self.families[place].check(name, kind, help, &label_names.join(","))?;
+            self.families[place].check(name, kind, help, &label_names)?;
         }
         let identifier = format!("{name}{}", format_labels(&labels));
         ensure!(
@@ -149,7 +150,7 @@ impl Registry {
             self.families.push(Family {
                 kind,
                 help: help.to_owned(),
-                label_names: label_names.join(","),
+                label_names,
                 header: format_header(name, help, kind),
                 series: Vec::new(),
             });

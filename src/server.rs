@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::patience::Purse;
 
-use Failure::{Lost, Refused};
-
 /// In bytes, to the blank line; a request of Prometheus has about 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
@@ -115,7 +113,7 @@ impl MetricsServer {
                 let _ = scrape.refuse(status, sentence);
                 bail!("{peer} was refused: {status}")
             }
-            Err(Lost(error)) => Err(error).context(format!("{peer} sent no request")),
+            Err(Lost(error)) => Err(error).with_context(|| format!("{peer} sent no request")),
         }
     }
 }
@@ -155,9 +153,11 @@ pub struct Scrape<'a> {
 enum Failure {
     /// With a status and a sentence, which it is told.
     Refused(&'static str, &'static str),
-    /// It is gone, or has never said anything: nobody is there to be told.
+    /// It is gone, or has said nothing; and is told nothing.
     Lost(io::Error),
 }
+
+use Failure::{Lost, Refused};
 
 const MALFORMED: Failure = Refused("400 Bad Request", "Ask in HTTP/1: GET /metrics HTTP/1.1");
 const WRONG_METHOD: Failure = Refused("405 Method Not Allowed", "Ask with GET or HEAD.");
@@ -183,7 +183,7 @@ impl Scrape<'_> {
     ///
     /// The client hung up, or was too slow to take the response, which is cut short then.
     pub fn answer(mut self, exposition: &str) -> Result<()> {
-        // Without its version Prometheus 3 refuses the text.
+        // Prometheus 3 refuses an answer without it.
         let format = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
         self.respond("200 OK", format, exposition)
     }
@@ -207,7 +207,7 @@ impl Scrape<'_> {
         let &[first, ..] = input.fill_buf().map_err(Lost)? else {
             return Err(Lost(io::Error::other("it hung up")));
         };
-        // A TLS hello, of a scraper that is set to `https`. It may have no lines to wait for.
+        // A TLS hello, of a scraper that is set to `https`. It may hold no line feed.
         if !first.is_ascii_alphabetic() && !b"\r\n".contains(&first) {
             return Err(MALFORMED);
         }
@@ -217,8 +217,8 @@ impl Scrape<'_> {
             // RFC 9112, 2.2: an empty line before the request is to be ignored.
             read = read_line(&mut input, &mut line, LINE_TOO_LONG);
         }
-        // Before a refusal, even if the line has not ended: a HEAD gets no body.
         self.head_only = line.starts_with(b"HEAD ");
+        // Only now, for a refusal must know of HEAD, which gets no body.
         read?;
         self.request_line = parse_request_line(&line)?.to_owned();
 
@@ -265,7 +265,7 @@ impl Scrape<'_> {
         }
         // A socket that is closed with bytes unread makes the kernel send a reset, at which the
         // client's kernel may throw away the response. So the server says that it has said
-        // everything, and reads on until the client hangs up, or the purse is empty.
+        // everything, and reads on until the client hangs up, or its time is over.
         if self.unread && self.stream.shutdown(Shutdown::Write).is_ok() {
             let mut input = Input(&self.stream, &mut self.server.reading);
             let _ = io::copy(&mut input, &mut io::sink());
@@ -279,9 +279,10 @@ struct Input<'a>(&'a TcpStream, &'a mut Purse);
 
 impl Read for Input<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.1.wait(|limit| {
-            self.0.set_read_timeout(Some(limit))?;
-            self.0.read(buffer)
+        let Input(stream, purse) = self;
+        purse.wait(|limit| {
+            stream.set_read_timeout(Some(limit))?;
+            stream.read(buffer)
         })
     }
 }
@@ -308,7 +309,7 @@ fn read_line(input: &mut Head, line: &mut Vec<u8>, too_long: Failure) -> Result<
 fn parse_request_line(line: &[u8]) -> Result<&str, Failure> {
     let line = std::str::from_utf8(line).map_err(|_| MALFORMED)?;
     let words: Vec<&str> = line.split(' ').collect();
-    let [method, target, version] = words[..] else {
+    let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
     // RFC 9110, 5.6.2 and 9.1: a method is a token.
@@ -317,12 +318,11 @@ fn parse_request_line(line: &[u8]) -> Result<&str, Failure> {
     let well_formed = !method.is_empty()
         && method.bytes().all(is_token)
         && !target.is_empty()
-        && target.bytes().all(|byte| byte.is_ascii_graphic())
-        && ["HTTP/1.0", "HTTP/1.1"].contains(&version);
+        && target.bytes().all(|byte| byte.is_ascii_graphic());
     match method {
-        _ if !well_formed => Err(MALFORMED),
-        "GET" | "HEAD" => Ok(line),
-        _ => Err(WRONG_METHOD),
+        "GET" | "HEAD" if well_formed => Ok(line),
+        _ if well_formed => Err(WRONG_METHOD),
+        _ => Err(MALFORMED),
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 use std::thread;
@@ -18,10 +20,20 @@ const ADDRESS_OF_ITS_OWN: &str = if cfg!(target_os = "linux") {
 };
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_metricmote"))
+    let mut program = Command::new(env!("CARGO_BIN_EXE_metricmote"))
         .args(arguments)
-        .output()
-        .unwrap()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdout = BufReader::new(program.stdout.take().unwrap());
+    // It should have ended, and serves.
+    if stdout.fill_buf().unwrap().starts_with(b"Serving") {
+        program.kill().unwrap();
+    }
+    let mut output = program.wait_with_output().unwrap();
+    stdout.read_to_end(&mut output.stdout).unwrap();
+    output
 }
 
 #[test]
@@ -108,6 +120,14 @@ fn it_listens_where_it_is_told_to() {
         assert!(server.address.ip().is_loopback());
         scrape(server.address);
     }
+}
+
+/// Where that port is taken, the error names it.
+#[test]
+fn without_an_address_it_is_not_open_to_the_network() {
+    let output = run(&[]);
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(said.contains("127.0.0.1:8043"), "{said}");
 }
 
 #[test]
@@ -205,6 +225,17 @@ fn the_example_catches_up_with_the_seconds_at_a_scrape() {
         printed,
         ["GET /metrics HTTP/1.1", "Update metrics"].repeat(scrapes)
     );
+}
+
+#[test]
+fn scrapes_within_a_second_show_the_same_values() {
+    let start = Instant::now();
+    let server = Metricmote::start();
+    let shown: BTreeSet<String> = (0..50).map(|_| scrape(server.address)).collect();
+    let updates = server.end().matches("Update metrics").count();
+    let due = start.elapsed().as_secs() + 1;
+    assert!(shown.len() as u64 <= due, "{shown:?}");
+    assert!(updates as u64 <= due, "{updates} updates");
 }
 
 /// As under `metricmote | head -1`.

@@ -366,6 +366,13 @@ fn what_would_break_a_scrape_is_refused_and_changes_nothing() {
         },
         &["requests_total", "label names", "method", "code"],
     );
+    refuse(
+        |r| {
+            let labels = [("codem", ""), ("ethod", "put")];
+            r.counter("requests_total", "Requests.", &labels).map(drop)
+        },
+        &["requests_total", "label names", "codem,ethod"],
+    );
     // An empty label value is to Prometheus as if the label were not there.
     refuse(
         |r| r.gauge("up_seconds", "Up.", &[("x", "")]).map(drop),
