@@ -27,8 +27,8 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! [`MetricsServer`] puts that on the network. Errors are [`anyhow::Error`]s, but for those that
-//! std gives to `bind`: sentences to print, with `{:#}` for their causes too, and not cases to match.
+//! [`MetricsServer`] puts that on the network. Errors are sentences to print, with `{:#}` for
+//! their causes too, and not cases to match: [`anyhow::Error`]s, but for those of `bind` and `local_addr`.
 //!
 //! # Reading the source
 //!

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         Err(error) => (Err(error), 2),
     };
     if let Err(error) = outcome {
+        // `:#` adds the causes.
         say(stderr(), format_args!("error: {error:#}"));
     }
     ExitCode::from(code)

@@ -91,7 +91,8 @@ impl Number {
         self.0.store(value.to_bits(), Relaxed);
     }
 
-    /// Adds, and does it again where another thread has changed the number meanwhile.
+    /// Adds, and does it again where another thread has changed the number meanwhile. It cannot fail, as
+    /// there is always a sum.
     fn add(&self, amount: f64) {
         let sum = |bits| Some((f64::from_bits(bits) + amount).to_bits());
         let _ = self.0.fetch_update(Relaxed, Relaxed, sum);

@@ -32,8 +32,8 @@
 //!                                 9.1 s, and Prometheus waits 10 s
 //! ```
 //!
-//! Late: a kernel's clock may tick every 4 ms, and a client's last wait in each of the 2 purses end two
-//! ticks late, which is 8 ms. Copying large answers comes on top.
+//! Late: where a kernel's clock ticks every 4 ms, a wait may end 8 ms late. The purse pays for that too,
+//! but not for a client's last wait. Copying large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};

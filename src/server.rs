@@ -207,7 +207,7 @@ impl Scrape<'_> {
         let &[first, ..] = input.fill_buf().map_err(Lost)? else {
             return Err(Lost(io::Error::other("it hung up")));
         };
-        // A TLS hello, of a scraper that is set to `https`. It may hold no line feed.
+        // A TLS hello, of a scraper set to `https`: a line feed may never come.
         if !first.is_ascii_alphabetic() && !b"\r\n".contains(&first) {
             return Err(MALFORMED);
         }
@@ -218,7 +218,7 @@ impl Scrape<'_> {
             read = read_line(&mut input, &mut line, LINE_TOO_LONG);
         }
         self.head_only = line.starts_with(b"HEAD ");
-        // Only now, for a refusal must know of HEAD, which gets no body.
+        // Only now: `refuse` needs `head_only`, as a HEAD gets no body.
         read?;
         self.request_line = parse_request_line(&line)?.to_owned();
 
