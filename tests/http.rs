@@ -114,6 +114,7 @@ fn a_malformed_request_line_gets_400() {
         b"GET / HTTP/1.garbage\r\n",
         b"GET / HTTP/1.x\r\n",
         b"GET / HTTP/1.\r\n",
+        b"GET / HTTP/1.2\r\n",
         b"GET / HTTP/1.9\r\n",
         b"G@T / HTTP/1.1\r\n",
         b" / HTTP/1.1\r\n",
