@@ -32,8 +32,8 @@
 //!                                 9.1 s, and Prometheus waits 10 s
 //! ```
 //!
-//! Late: where a kernel's clock ticks every 4 ms, a wait may end 8 ms late. The purse pays for that too,
-//! but not for a client's last wait. Copying large answers comes on top.
+//! Late: where a kernel's clock ticks every 4 ms, a wait may end two ticks late. The purse pays for that
+//! too, but an empty one cannot, after a client's last wait. Copying large answers comes on top.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Result};
@@ -137,8 +137,7 @@ mod tests {
         assert_eq!(silences(&mut purse, 4), [1000, 1000, 1000, 16]);
     }
 
-    /// Both purses to the end, with each last wait two ticks of 4 ms late. Three clients empty a full purse,
-    /// so the least is for 126.
+    /// As added up above; but three silent clients empty a purse, so only 126 find the least.
     #[test]
     fn a_queue_full_of_clients_leaves_a_scrape_its_ten_seconds() {
         let longest = [Purse::FOR_READING, Purse::FOR_WRITING]

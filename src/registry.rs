@@ -55,14 +55,14 @@ pub struct Registry {
     exposition: String,
 }
 
-/// What all series of one metric name share, and the series.
+/// What all series of one metric name share, to check a further one by; and the series.
 #[derive(Debug)]
 struct Family {
-    /// `counter` or `gauge`. A further series of the family must have the same type,
+    /// `counter` or `gauge`.
     kind: &'static str,
-    /// the same help text
+    /// As it was given. In the header it is escaped.
     help: String,
-    /// and the same label names. These are sorted, with commas between.
+    /// Sorted, with commas between.
     label_names: String,
     /// The HELP and the TYPE line.
     header: String,

@@ -104,6 +104,7 @@ impl MetricsServer {
             peer,
             request_line: String::new(),
             head_only: false,
+            // Until all is read: it may be refused before.
             unread: true,
         };
         match scrape.read_request() {
@@ -218,7 +219,7 @@ impl Scrape<'_> {
             read = read_line(&mut input, &mut line, LINE_TOO_LONG);
         }
         self.head_only = line.starts_with(b"HEAD ");
-        // Only now: `refuse` needs `head_only`, as a HEAD gets no body.
+        // Not before: a HEAD that is refused gets no body either.
         read?;
         self.request_line = parse_request_line(&line)?.to_owned();
 
@@ -265,7 +266,7 @@ impl Scrape<'_> {
         }
         // A socket that is closed with bytes unread makes the kernel send a reset, at which the
         // client's kernel may throw away the response. So the server says that it has said
-        // everything, and reads on until the client hangs up, or its time is over.
+        // everything, and reads on until the client, which sees the end, hangs up, or its time is over.
         if self.unread && self.stream.shutdown(Shutdown::Write).is_ok() {
             let mut input = Input(&self.stream, &mut self.server.reading);
             let _ = io::copy(&mut input, &mut io::sink());
@@ -287,7 +288,7 @@ impl Read for Input<'_> {
     }
 }
 
-/// The head of a request: what has been read of it ahead, then what the limit allows.
+/// The head of a request, buffered, and no more of it than the limit allows.
 type Head<'a> = BufReader<Take<Input<'a>>>;
 
 /// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. The end of the input
