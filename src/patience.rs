@@ -149,9 +149,8 @@ mod tests {
     fn a_time_out_is_told_in_one_way_and_a_signal_is_none() {
         let mut purse = Purse::FOR_READING;
         for kind in [WouldBlock, TimedOut] {
-            let error = io::Error::new(kind, "as a system says it");
-            let mut result = Some(Err(error));
-            let error = purse.wait(|_| result.take().unwrap()).unwrap_err();
+            let result = purse.wait(|_| Err(io::Error::new(kind, "as a system says it")));
+            let error = result.unwrap_err();
             assert_eq!(error.to_string(), "timed out");
         }
         let mut results = [Err(Interrupted.into()), Ok(1)].into_iter();

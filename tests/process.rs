@@ -27,7 +27,7 @@ fn run(arguments: &[&str]) -> Output {
         .spawn()
         .unwrap();
     let mut stdout = BufReader::new(program.stdout.take().unwrap());
-    // It should have ended, and serves.
+    // A server does not end by itself.
     if stdout.fill_buf().unwrap().starts_with(b"Serving") {
         program.kill().unwrap();
     }
