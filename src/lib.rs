@@ -1,68 +1,61 @@
-//! A mote-sized Prometheus metrics server: std, one thread, blocking, made to be read.
+//! A mote-sized Prometheus metrics server: std, one thread, blocking calls, made to be read.
 //!
-//! A program keeps its numbers in a [`Registry`]. Now and then Prometheus connects and asks for all
-//! of them over HTTP, which is a *scrape*. The answer is text, the *exposition*:
+//! A program keeps its numbers in a [`Registry`]. Every few seconds Prometheus connects and asks for all of
+//! them over HTTP, which is called a *scrape*. The response is a text, the *exposition*:
 //!
 //! ```
 //! let mut registry = metricmote::Registry::new();
 //! let done_by_a = registry.counter("jobs_total", "Jobs done.", &[("worker", "a")])?;
 //! let done_by_b = registry.counter("jobs_total", "Jobs done.", &[("worker", "b")])?;
-//! let running = registry.gauge("jobs_running", "Jobs in hand.", &[])?;
+//! let running = registry.gauge("jobs_running", "Jobs being worked on.", &[])?;
 //!
 //! done_by_a.inc_by(3.0);
 //! done_by_b.inc();
 //! running.set(2.0);
 //!
 //! let exposition = [
+//!     "# HELP jobs_running Jobs being worked on.",
+//!     "# TYPE jobs_running gauge",
+//!     "jobs_running 2",
 //!     "# HELP jobs_total Jobs done.",
 //!     "# TYPE jobs_total counter",
 //!     "jobs_total{worker=\"a\"} 3",
 //!     "jobs_total{worker=\"b\"} 1",
-//!     "# HELP jobs_running Jobs in hand.",
-//!     "# TYPE jobs_running gauge",
-//!     "jobs_running 2",
 //!     "",
 //! ];
 //! assert_eq!(registry.render(), exposition.join("\n"));
 //! # anyhow::Ok(())
 //! ```
 //!
-//! [`MetricsServer`] puts that on the network. Errors are sentences to print, with `{:#}` for
-//! their causes too, and not cases to match: [`anyhow::Error`]s, but for those of `bind` and `local_addr`.
+//! A [`MetricsServer`] serves that text over HTTP. Errors are meant to be printed, with `{:#}` to include
+//! their causes, so most are [`anyhow::Error`]s.
 //!
 //! # Reading the source
 //!
-//! This is a scrape. The program owns the loop; the server and the registry do not know each other:
+//! The program owns the loop. For each scrape it takes four steps, and neither the server nor the registry
+//! knows of the other:
 //!
 //! ```text
-//! Prometheus       main.rs        server.rs     registry.rs     metric.rs
-//!     |               |---accept----->|              |              |
-//!     |----------GET /metrics-------->|              |              |
-//!     |               |<--Scrape------|              |              |
-//!     |               |------------------inc, set------------------>|
-//!     |               |-----------render------------>|-----get----->|
-//!     |               |<-----------text--------------|<----f64------|
-//!     |               |-answer(text)->|              |              |
-//!     |<---200, headers, text---------|              |              |
+//! 1. accept   the server waits for a client and reads its request
+//! 2. update   the program changes its counters and gauges
+//! 3. render   the registry writes all series as text
+//! 4. answer   the server sends the text and closes the connection
 //! ```
 //!
-//! The files are best read in the order in which it meets them:
+//! The files are best read in the order in which a scrape reaches them:
 //!
-//! 1. `main.rs`, an example program: what it measures, and the loop that serves it;
-//! 2. `server.rs`: how one thread answers HTTP, one client at a time;
-//! 3. `patience.rs`: how long it waits for each, and why no client can stop it;
-//! 4. `registry.rs`: what may be registered, and the list that a scrape walks;
+//! 1. `main.rs`: an example program with the loop above;
+//! 2. `server.rs`: how one thread speaks HTTP with one client at a time;
+//! 3. `budget.rs`: how long it waits for them, and why no client can stop it;
+//! 4. `registry.rs`: which series may be registered, and how they are rendered;
 //! 5. `exposition.rs`: how names, labels and values are written;
-//! 6. `metric.rs`: the numbers, which any thread may change meanwhile.
+//! 6. `metric.rs`: the numbers, which any thread may change.
 
 #![forbid(unsafe_code)]
 
-#[cfg(not(target_has_atomic = "64"))]
-compile_error!("metricmote needs 64-bit atomics, and this target has none");
-
+mod budget;
 mod exposition;
 mod metric;
-mod patience;
 mod registry;
 mod server;
 

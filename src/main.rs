@@ -1,103 +1,149 @@
-//! The example: two counters, two gauges, one server, an update for every second.
+//! The example: two counters and two gauges, which take a random step every second.
 
 #![forbid(unsafe_code)]
 
-mod command_line;
-
+use std::convert::Infallible;
+use std::env::args_os;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use command_line::Command;
-use metricmote::{Counter, Gauge, MetricsServer, Registry};
+use anyhow::{Context, Error, Result, anyhow};
+use metricmote::{Counter, Gauge, MetricsServer, Registry, Scrape};
 
-fn main() -> ExitCode {
-    let (outcome, code) = match command_line::parse() {
-        // `serve` returns only if it cannot start.
-        Ok(Command::Serve(address)) => (serve(&address), 1),
-        Ok(Command::Print(text)) => {
-            say(stdout(), text);
-            (Ok(()), 0)
-        }
-        Err(error) => (Err(error), 2),
-    };
-    if let Err(error) = outcome {
-        // `:#` adds the causes.
-        say(stderr(), format_args!("error: {error:#}"));
-    }
-    ExitCode::from(code)
-}
-
-fn serve(address: &str) -> Result<()> {
-    let mut registry = Registry::new();
-    let counters = [
-        registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
-        registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "2")])?,
-    ];
-    let gauges = [
-        registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "1")])?,
-        registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "2")])?,
-    ];
+/// Serves the example. Returns only if it cannot start.
+fn serve(address: &str) -> Result<Infallible> {
+    let mut example = Example::new()?;
     let mut server =
-        MetricsServer::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        MetricsServer::bind(address).with_context(|| format!("cannot listen on {address:?}"))?;
     let address = server.local_addr()?;
     say(stdout(), format_args!("Serving http://{address}/metrics"));
-
-    let start = Instant::now();
-    let mut made = 0;
     loop {
-        let served = server.accept().and_then(|scrape| {
-            say(stdout(), scrape.request_line());
-            let due = start.elapsed().as_secs() + 1;
-            if made < due {
-                say(stdout(), "Update metrics");
-            }
-            for _ in 0..missed_updates(made, due) {
-                update_metrics(&counters, &gauges);
-            }
-            made = due;
-            scrape.answer(registry.render())
-        });
-        // A client that hung up is no reason to stop.
-        if let Err(error) = served {
+        if let Err(error) = server.accept().and_then(|scrape| example.answer(scrape)) {
+            // The error concerns one client only, so go on with the next.
             say(stderr(), format_args!("error: {error:#}"));
         }
     }
 }
 
-/// How many updates to catch up with: one is due at the start, and one for each second since. Nobody
-/// sees a value between two scrapes, so one thread is enough. After a long time without a scrape
-/// an hour's updates will do.
-fn missed_updates(made: u64, due: u64) -> u64 {
-    (due - made).min(60 * 60)
+struct Example {
+    registry: Registry,
+    counters: [Counter; 2],
+    gauges: [Gauge; 2],
+    start: Instant,
+    /// How many updates have been made.
+    updates: u64,
 }
 
-fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
-    for counter in counters {
-        counter.inc_by(random());
+impl Example {
+    fn new() -> Result<Self> {
+        let mut registry = Registry::new();
+        Ok(Self {
+            counters: [
+                registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
+                registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "2")])?,
+            ],
+            gauges: [
+                registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "1")])?,
+                registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "2")])?,
+            ],
+            registry,
+            start: Instant::now(),
+            updates: 0,
+        })
     }
-    for gauge in gauges {
-        if random() >= 0.5 {
-            gauge.inc_by(random());
-        } else {
-            gauge.dec_by(random());
+
+    fn answer(&mut self, scrape: Scrape) -> Result<()> {
+        say(stdout(), scrape.request_line());
+        self.catch_up(self.start.elapsed().as_secs());
+        scrape.answer(&self.registry.render())
+    }
+
+    /// Makes the updates that are due after so many seconds: one at the start, and one each second.
+    ///
+    /// Nobody sees the values between two scrapes, so no second thread has to update them in time.
+    fn catch_up(&mut self, seconds: u64) {
+        let due = seconds + 1;
+        if self.updates < due {
+            say(stdout(), "Update metrics");
+        }
+        // After a long time without a scrape, an hour of updates is enough.
+        for _ in 0..(due - self.updates).min(60 * 60) {
+            self.update_metrics();
+        }
+        self.updates = due;
+    }
+
+    fn update_metrics(&self) {
+        for counter in &self.counters {
+            counter.inc_by(random());
+        }
+        for gauge in &self.gauges {
+            if random() >= 0.5 {
+                gauge.inc_by(random());
+            } else {
+                gauge.dec_by(random());
+            }
         }
     }
 }
 
-/// At least 0 and less than 1, from 53 bits. std has no random numbers, but every new `RandomState`
-/// has keys of its own, and a hash of nothing depends on them alone.
+/// Returns a random number that is at least 0 and less than 1.
+///
+/// std has no random numbers, but every new `RandomState` hashes with random keys. An `f64` has room
+/// for 53 bits of such a hash.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// Prints a line. `println!` would panic as soon as nobody reads what it prints.
+/// Prints a line. Unlike `println!`, it does not panic if nobody reads the output.
 fn say(mut stream: impl Write, line: impl Display) {
     let _ = writeln!(stream, "{line}");
+}
+
+const HELP: &str = "\
+Serves two counters and two gauges to Prometheus, which take a random step every second.
+
+Usage: metricmote [ADDRESS]
+
+ADDRESS is PORT, HOST:PORT or [IPv6]:PORT. With port 0 the system chooses a free port.
+Without ADDRESS the server listens on 127.0.0.1:8043.
+
+  -h, --help     print this help
+  -V, --version  print the version";
+
+fn main() -> ExitCode {
+    // `args` would panic on an argument that is not UTF-8.
+    let arguments = args_os().map(|argument| argument.to_string_lossy().into_owned());
+    let arguments: Vec<String> = arguments.skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let address = match words[..] {
+        // Loopback, so that a first run is not open to the network.
+        [] => "127.0.0.1:8043".to_owned(),
+        ["-h" | "--help"] => return print(HELP),
+        ["-V" | "--version"] => return print(concat!("metricmote ", env!("CARGO_PKG_VERSION"))),
+        [port] if port.parse::<u16>().is_ok() => format!("127.0.0.1:{port}"),
+        [address] if !address.starts_with('-') => address.to_owned(),
+        _ => {
+            let words = words.join(" ");
+            return fail(2, anyhow!("{words:?} is not an ADDRESS (see --help)"));
+        }
+    };
+    let Err(error) = serve(&address);
+    fail(1, error)
+}
+
+fn print(text: &str) -> ExitCode {
+    say(stdout(), text);
+    ExitCode::SUCCESS
+}
+
+fn fail(exit_code: u8, error: Error) -> ExitCode {
+    say(stderr(), format_args!("error: {error:#}"));
+    ExitCode::from(exit_code)
 }
 
 #[cfg(test)]
@@ -105,10 +151,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_update_is_due_for_every_second_but_for_an_hour_at_most() {
-        assert_eq!(missed_updates(0, 1), 1);
-        assert_eq!(missed_updates(5, 5), 0);
-        assert_eq!(missed_updates(1, 3601), 3600);
-        assert_eq!(missed_updates(1, 100 * 24 * 3600), 3600);
+    fn after_a_long_time_without_a_scrape_an_hour_of_updates_is_made() {
+        let mut example = Example::new().unwrap();
+        let mut growth = |seconds| {
+            let before = example.counters[0].get();
+            example.catch_up(seconds);
+            example.counters[0].get() - before
+        };
+        assert!(growth(0) < 1.0);
+        // 3,600 random steps add up to 1,800, give or take a hundred.
+        let an_hour = 1_500.0..2_100.0;
+        assert!(an_hour.contains(&growth(60 * 60)));
+        assert!(an_hour.contains(&growth(100 * 24 * 60 * 60)));
+        assert_eq!(growth(100 * 24 * 60 * 60), 0.0);
     }
 }

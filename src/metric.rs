@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A number that only goes up, such as requests served. It starts at 0.
+/// A number that only goes up, such as the number of requests served. It starts at 0.
 ///
-/// Made by [`Registry::counter`](crate::Registry::counter). A clone is another handle to the same
-/// number, and every thread of a program may hold one. Like all numbers of Prometheus it is an
-/// `f64`, which counts by ones exactly up to 2^53.
+/// [`Registry::counter`](crate::Registry::counter) returns it. A clone is another handle to the same number,
+/// and can be moved to another thread. Like all numbers in Prometheus it is an `f64`, which can count in
+/// steps of 1 up to 2^53.
 #[derive(Clone, Debug)]
 pub struct Counter(pub(crate) Number);
 
@@ -18,20 +18,20 @@ impl Counter {
         self.0.add(1.0);
     }
 
-    /// Adds `amount`. Infinity is allowed, and final.
+    /// Adds `amount`, which may be infinite. If the amount comes from elsewhere, check first that it is not
+    /// negative, for example by parsing it as an unsigned integer.
     ///
     /// # Panics
     ///
-    /// If `amount` is negative or NaN; the counter keeps its value. Prometheus takes a fall for a
-    /// restart of the program and computes every rate from that, so "Writing client libraries"
-    /// wants a counter that cannot fall.
+    /// Panics if `amount` is negative or NaN. The counter keeps its value then. If a counter dropped,
+    /// Prometheus would assume that the program has restarted, so "Writing client libraries" demands that it
+    /// cannot drop.
     pub fn inc_by(&self, amount: f64) {
         assert!(amount >= 0.0, "a counter cannot be increased by {amount}");
         self.0.add(amount);
     }
 
-    /// The current value.
-    #[must_use]
+    /// Returns the current value.
     pub fn get(&self) -> f64 {
         self.0.get()
     }
@@ -39,12 +39,13 @@ impl Counter {
 
 /// A number that goes up and down, such as a temperature. It starts at 0.
 ///
-/// Made by [`Registry::gauge`](crate::Registry::gauge), and shared and cloned like a [`Counter`].
+/// [`Registry::gauge`](crate::Registry::gauge) returns it. It can be cloned and shared between threads like a
+/// [`Counter`].
 #[derive(Clone, Debug)]
 pub struct Gauge(pub(crate) Number);
 
 impl Gauge {
-    /// Sets the value; NaN and the infinities are values like any other.
+    /// Sets the value, which may be infinite or NaN.
     pub fn set(&self, value: f64) {
         self.0.set(value);
     }
@@ -69,16 +70,16 @@ impl Gauge {
         self.0.add(-amount);
     }
 
-    /// The current value.
-    #[must_use]
+    /// Returns the current value.
     pub fn get(&self) -> f64 {
         self.0.get()
     }
 }
 
-/// What a registry and its handles share: the bits of an `f64`, as std has no atomic `f64`.
+/// The value of a series, which the registry shares with the handles. It is stored as the bits of an `f64`,
+/// because std has no atomic `f64`.
 ///
-/// `Relaxed`: another thread may see the changes of two numbers in either order, which does no harm.
+/// The order in which other threads see the changes of two numbers does not matter, so `Relaxed` is enough.
 #[derive(Clone, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
 
@@ -91,10 +92,10 @@ impl Number {
         self.0.store(value.to_bits(), Relaxed);
     }
 
-    /// Adds, and does it again where another thread has changed the number meanwhile. It cannot fail, as
-    /// there is always a sum.
+    /// Adds `amount`, and tries again if another thread has changed the number meanwhile.
     fn add(&self, amount: f64) {
         let sum = |bits| Some((f64::from_bits(bits) + amount).to_bits());
+        // It fails only if `sum` returns `None`.
         let _ = self.0.fetch_update(Relaxed, Relaxed, sum);
     }
 }

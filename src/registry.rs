@@ -1,129 +1,122 @@
-//! The registry: what may be registered, and the list of it that every scrape walks.
+//! The registry: checks what is registered, and renders it at each scrape.
+//!
+//! It is two maps, one inside the other, as the text format has two levels: families by name, and in each
+//! family its series by labels.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 
 use anyhow::{Result, bail, ensure};
 
 use crate::exposition::{format_header, format_labels, format_value};
 use crate::metric::{Counter, Gauge, Number};
 
-/// The metrics of a program: *families* of one name, type and help text, and in each the *series*
-/// that its labels tell apart.
+/// The metrics of a program.
 ///
-/// Whatever it accepts, Prometheus reads back with the same names, labels and values, except two
-/// changes to labels: see [`counter`](Self::counter). Whatever would break or blur a scrape is
-/// refused when it is registered, with an error that names the metric and the rule. A refused
-/// registration changes nothing.
+/// A *family* has a name, a type and a help text. It contains one *series* for each combination of label
+/// values.
+///
+/// Whatever the registry accepts, Prometheus reads back with the same names, labels and values (except for
+/// two changes that it makes to labels, see [`counter`](Self::counter)). Whatever would make a scrape fail
+/// or lose data is refused when it is registered, with an error that names the metric and the rule. A
+/// refused registration changes nothing.
 ///
 /// # Two ways to use it
 ///
-/// A program that measures itself registers its series once and keeps the handles.
+/// To *instrument* a program, register each series once and keep its handle.
 ///
-/// A program that *exports* the numbers of another system, such as a kernel or a device, makes **a
-/// fresh registry for each scrape** and fills it with what is there now. What is gone is gone then,
-/// and a counter that has been reset over there is simply smaller, as Prometheus expects it:
+/// To *export* the numbers of another system, such as a kernel or a device, create a new registry for each
+/// scrape and fill it with the numbers of that moment. A series that has disappeared from the other system
+/// is then gone from the exposition, and a counter that has been reset there simply shows a smaller value,
+/// which is what Prometheus expects after a reset:
 ///
 /// ```
 /// use metricmote::Registry;
 ///
-/// fn export(disks: &[(&str, f64)]) -> anyhow::Result<String> {
+/// fn export(disks: &[(&str, u32)]) -> anyhow::Result<String> {
 ///     let mut registry = Registry::new();
 ///     for (disk, bytes) in disks {
 ///         let help = "Bytes read since the disk was switched on.";
 ///         let counter = registry.counter("disk_read_bytes_total", help, &[("disk", disk)])?;
-///         counter.inc_by(*bytes);
+///         counter.inc_by(f64::from(*bytes));
 ///     }
-///     Ok(registry.render().to_owned())
+///     Ok(registry.render())
 /// }
 ///
-/// export(&[("a", 10.0), ("b", 5.0)])?;
-/// assert!(export(&[("a", 20.0), ("b", 6.0)])?.ends_with("{disk=\"a\"} 20\n\
-///                               disk_read_bytes_total{disk=\"b\"} 6\n"));
-/// // Disk a has been switched off and on, and disk b has been taken out.
-/// assert!(export(&[("a", 3.0)])?.ends_with("disk_read_bytes_total{disk=\"a\"} 3\n"));
+/// let exposition = export(&[("a", 20), ("b", 6)])?;
+/// assert!(exposition.ends_with(
+///     "disk_read_bytes_total{disk=\"a\"} 20\n\
+///      disk_read_bytes_total{disk=\"b\"} 6\n"
+/// ));
+/// // Disk a has been switched off and on, and disk b has been removed.
+/// let exposition = export(&[("a", 3)])?;
+/// assert!(exposition.ends_with("counter\ndisk_read_bytes_total{disk=\"a\"} 3\n"));
 /// # anyhow::Ok(())
 /// ```
+///
+/// Every scraper waits while the numbers are collected. If that takes seconds, collect them in another
+/// thread and set gauges.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// In the order of their registration.
-    families: Vec<Family>,
-    /// Where in that list the family of each name is.
-    places: HashMap<String, usize>,
-    /// Name and labels of each series, to know it again.
-    known: HashSet<String>,
-    /// The last exposition. Its memory serves for the next.
-    exposition: String,
+    families: BTreeMap<String, Family>,
 }
 
-/// What all series of one metric name share, to check a further one by; and the series.
+/// All series with the same name, and what they have in common.
 #[derive(Debug)]
 struct Family {
     /// `counter` or `gauge`.
     kind: &'static str,
-    /// As it was given. In the header it is escaped.
     help: String,
-    /// Sorted, with commas between.
+    /// Sorted and separated by commas.
     label_names: String,
-    /// The HELP and the TYPE line.
-    header: String,
-    /// In the order of their registration.
-    series: Vec<Series>,
-}
-
-/// One number, and the line that shows it: `jobs_total{worker="a"} 3`.
-#[derive(Debug)]
-struct Series {
-    /// Shared with the handles of this series.
-    number: Number,
-    /// As it was in the last scrape.
-    line: String,
-    /// How much of the line is name and labels, and the space behind them.
-    before_value: usize,
-    /// The bits of the value in the line. (A NaN float differs from itself.)
-    shown: u64,
+    /// The number of each series, by its labels as they are rendered.
+    series: BTreeMap<String, Number>,
 }
 
 impl Registry {
-    /// An empty registry.
-    #[must_use]
+    /// Creates an empty registry.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Registers a counter: a series that only goes up.
+    /// Registers a counter, which is a series that only goes up.
     ///
-    /// By convention the name of a counter ends in `_total`, after its unit, a base unit:
-    /// `http_response_bytes_total`. Labels are rendered in the order of their names.
+    /// By convention the name of a counter consists of what it counts, a base unit and `_total`, for example
+    /// `http_response_bytes_total`.
     ///
-    /// Prometheus gives every series the labels `job` and `instance`; it renames
-    /// a program's own to `exported_job` and `exported_instance`, unless it is told `honor_labels`. A label
-    /// with an empty value is to Prometheus as if it were not there.
+    /// Prometheus makes two changes to labels. It adds the labels `job` and `instance` to every series, and
+    /// renames labels of the same name to `exported_job` and `exported_instance` (unless it is configured
+    /// with `honor_labels`). And it drops labels whose value is empty.
     ///
     /// # Errors
     ///
-    /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`, or Prometheus stores a series of that
-    ///   name for every target: `up`, `scrape_duration_seconds`, `scrape_samples_scraped`,
-    ///   `scrape_samples_post_metric_relabeling`, `scrape_series_added`;
-    /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
-    ///   for Prometheus, or is given twice;
-    /// * `name` is registered with another type or help text, of which a family has one, or with
-    ///   other label names, which "Writing client libraries" forbids;
-    /// * the series is registered, be it with its labels in another order.
+    /// Fails if
+    ///
+    /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`;
+    /// * `name` is one of the series that Prometheus itself stores for every target, which are `up`,
+    ///   `scrape_duration_seconds`, `scrape_samples_scraped`, `scrape_samples_post_metric_relabeling`,
+    ///   `scrape_series_added`, `scrape_timeout_seconds`, `scrape_sample_limit` and
+    ///   `scrape_body_size_bytes`;
+    /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved for
+    ///   Prometheus, or is given twice;
+    /// * `name` is already registered with another type or another help text, since a family has only one,
+    ///   or with other label names, which "Writing client libraries" forbids;
+    /// * the same series is already registered, with its labels in the same or in another order.
     pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
         self.register("counter", name, help, labels).map(Counter)
     }
 
-    /// Registers a gauge: a series that goes up and down. By convention its name ends in its unit, a
-    /// base unit: `depth_meters`.
+    /// Registers a gauge, which is a series that goes up and down.
+    ///
+    /// By convention its name ends in a base unit, for example `depth_meters`.
     ///
     /// # Errors
     ///
-    /// Those of [`counter`](Self::counter).
+    /// Fails as [`counter`](Self::counter) does.
     pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
         self.register("gauge", name, help, labels).map(Gauge)
     }
 
-    /// Checks everything first, and only then changes anything.
     fn register(
         &mut self,
         kind: &'static str,
@@ -131,108 +124,84 @@ impl Registry {
         help: &str,
         labels: &[(&str, &str)],
     ) -> Result<Number> {
+        // In the order of their names, so that the same labels in another order are the same series.
         let mut labels = labels.to_vec();
         labels.sort_unstable();
         check_name(name)?;
         check_labels(name, &labels)?;
-        let label_names: Vec<&str> = labels.iter().map(|label| label.0).collect();
+        let label_names: Vec<&str> = labels.iter().map(|(label, _)| *label).collect();
         let label_names = label_names.join(",");
-        if let Some(&place) = self.places.get(name) {
-            self.families[place].check(name, kind, help, &label_names)?;
-        }
-        let identifier = format!("{name}{}", format_labels(&labels));
-        ensure!(
-            self.known.insert(identifier.clone()),
-            "{identifier:?} is registered already: keep its handle, or a clone of it"
-        );
 
-        let place = *self.places.entry(name.to_owned()).or_insert_with(|| {
-            self.families.push(Family {
-                kind,
-                help: help.to_owned(),
-                label_names,
-                header: format_header(name, help, kind),
-                series: Vec::new(),
-            });
-            self.families.len() - 1
+        let family = self.families.entry(name.to_owned()).or_insert(Family {
+            kind,
+            help: help.to_owned(),
+            label_names: label_names.clone(),
+            series: BTreeMap::new(),
         });
-        let series = Series::new(&identifier);
-        let number = series.number.clone();
-        self.families[place].series.push(series);
-        Ok(number)
-    }
-
-    /// The exposition: for each family its HELP and its TYPE, then for each of its series its line.
-    ///
-    /// Values are read one after another. What another thread changes meanwhile is in this scrape or
-    /// in the next.
-    pub fn render(&mut self) -> &str {
-        self.exposition.clear();
-        for family in &mut self.families {
-            self.exposition.push_str(&family.header);
-            for series in &mut family.series {
-                self.exposition.push_str(series.line());
+        family.check(name, kind, help, &label_names)?;
+        match family.series.entry(format_labels(&labels)) {
+            Vacant(place) => Ok(place.insert(Number::default()).clone()),
+            Occupied(place) => {
+                let series = format!("{name}{}", place.key());
+                bail!("{series:?} is registered already: keep its handle, or a clone of it")
             }
         }
-        &self.exposition
+    }
+
+    /// Renders the exposition: for each family a HELP and a TYPE line, then a line for each of its series.
+    ///
+    /// Families are in the order of their names, series in the order of their labels, and labels in the
+    /// order of their names.
+    ///
+    /// The values are read one after another. If another thread changes one meanwhile, the change shows in
+    /// this exposition or in the next.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        for (name, family) in &self.families {
+            text.push_str(&format_header(name, &family.help, family.kind));
+            for (labels, number) in &family.series {
+                text.extend([name, labels, " "]);
+                // Writing to a `String` cannot fail.
+                let _ = format_value(number.get(), &mut text);
+                text.push('\n');
+            }
+        }
+        text
     }
 }
 
 impl Family {
+    /// Checks that another series fits in.
     fn check(&self, name: &str, kind: &str, help: &str, label_names: &str) -> Result<()> {
-        for (what, given, known) in [
+        for (what, given, registered) in [
             ("type", kind, self.kind),
             ("help text", help, &self.help),
             ("label names", label_names, &self.label_names),
         ] {
             ensure!(
-                given == known,
-                "{name} cannot have the {what} {given:?}: it is registered with {known:?}"
+                given == registered,
+                "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
             );
         }
         Ok(())
     }
 }
 
-impl Series {
-    fn new(identifier: &str) -> Self {
-        // Room for every value, so that no scrape has to move the line.
-        let mut line =
-            String::with_capacity(identifier.len() + " -2.2250738585072014e-308\n".len());
-        line.extend([identifier, " 0\n"]);
-        Self {
-            number: Number::default(),
-            line,
-            before_value: identifier.len() + 1,
-            shown: 0.0_f64.to_bits(),
-        }
-    }
-
-    /// Its line. Most series stand still between two scrapes, and keep the line that they have.
-    fn line(&mut self) -> &str {
-        let value = self.number.get();
-        if value.to_bits() != self.shown {
-            self.shown = value.to_bits();
-            self.line.truncate(self.before_value);
-            format_value(value, &mut self.line);
-            self.line.push('\n');
-        }
-        &self.line
-    }
-}
-
-/// The series that Prometheus stores for every target. One of the same name and without labels would
-/// take its place: the target would be up or down as the program says.
-const STORED_BY_PROMETHEUS: [&str; 5] = [
+/// The series that Prometheus itself stores for every target, the last three only with a feature flag. A
+/// metric with the same name would replace them, so a target could claim to be up while it is down.
+const STORED_BY_PROMETHEUS: [&str; 8] = [
     "up",
     "scrape_duration_seconds",
     "scrape_samples_scraped",
     "scrape_samples_post_metric_relabeling",
     "scrape_series_added",
+    "scrape_timeout_seconds",
+    "scrape_sample_limit",
+    "scrape_body_size_bytes",
 ];
 
 fn check_name(name: &str) -> Result<()> {
-    // A metric name is a label name that may have colons.
+    // Apart from colons, the rule for metric names is the same as for label names.
     ensure!(
         is_label_name(&name.replace(':', "_")),
         "{name:?} is not a metric name: it must match [a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -244,13 +213,13 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks the labels of a metric, which are sorted.
+/// Checks the labels of the metric `name`. They must be sorted.
 fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<()> {
     for (label, _) in labels {
         ensure!(
             is_label_name(label) && !label.starts_with("__"),
-            "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*, and what \
-             starts with __ is reserved for Prometheus"
+            "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*, and names \
+             that start with __ are reserved for Prometheus"
         );
     }
     if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {

@@ -1,117 +1,123 @@
-//! The server: it accepts a client, reads what it asks, answers, closes, and accepts the next.
+//! The server: accepts a client, reads its request, sends the response, closes the connection.
+//!
+//! Everything here is HTTP. How long the server waits for a client is decided in `budget.rs`.
 
-use std::io::{self, BufRead, BufReader, ErrorKind, IoSlice, Read, Take, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Take, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::patience::Purse;
+use crate::budget::{Budget, Connection};
 
-/// In bytes, to the blank line; a request of Prometheus has about 300.
+/// The most bytes that the server reads of a request, up to its blank line. Prometheus sends about 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
-/// Serves text to whoever connects and asks for it, one client at a time.
+/// A server that answers one client at a time.
 ///
-/// The program owns the loop, as with [`TcpListener`]. It brings its values up to date when a
-/// client has asked for them, between [`accept`](Self::accept) and [`answer`](Scrape::answer):
-/// nobody can see them at any other time.
+/// The program owns the loop, as it does with a [`TcpListener`]. Values are only seen when a client asks
+/// for them, so the best place to update them is between [`accept`](Self::accept) and
+/// [`answer`](Scrape::answer):
 ///
 /// ```no_run
 /// use std::io::{Write, stderr};
 /// use std::time::Instant;
 ///
-/// use metricmote::{MetricsServer, Registry};
+/// use metricmote::{Gauge, MetricsServer, Registry};
 ///
-/// let mut registry = Registry::new();
-/// let uptime = registry.gauge("uptime_seconds", "Time since the start.", &[])?;
-/// let start = Instant::now();
-///
-/// let mut server = MetricsServer::bind("127.0.0.1:8043")?;
-/// loop {
-///     let served = server.accept().and_then(|scrape| {
-///         uptime.set(start.elapsed().as_secs_f64());
-///         scrape.answer(registry.render())
-///     });
-///     // A client that hung up is no reason to stop, and neither is a stderr that nobody reads.
-///     if let Err(error) = served {
-///         let _ = writeln!(stderr(), "{error:#}");
+/// fn main() -> anyhow::Result<()> {
+///     let mut registry = Registry::new();
+///     let uptime = registry.gauge("uptime_seconds", "Time since the start.", &[])?;
+///     let start = Instant::now();
+///     let mut server = MetricsServer::bind("127.0.0.1:8043")?;
+///     loop {
+///         let served = server.accept().and_then(|scrape| {
+///             uptime.set(start.elapsed().as_secs_f64());
+///             scrape.answer(&registry.render())
+///         });
+///         if let Err(error) = served {
+///             // Unlike eprintln!, this does not panic if stderr is closed.
+///             let _ = writeln!(stderr(), "{error:#}");
+///         }
 ///     }
 /// }
-/// # #[allow(unreachable_code)]
-/// # anyhow::Ok(())
 /// ```
+///
+/// Do not write `server.accept()?` in that loop: every error concerns one client only, so the first port
+/// scan would end the program.
 #[derive(Debug)]
 pub struct MetricsServer {
-    /// Where the kernel queues clients while one is served.
     listener: TcpListener,
-    /// How long the clients may keep it waiting for what they send,
-    reading: Purse,
-    /// and for taking what they are sent.
-    writing: Purse,
+    reading: Budget,
+    writing: Budget,
 }
 
 impl MetricsServer {
-    /// Listens on `address`; port 0 takes a free one, to be found in [`local_addr`].
+    /// Listens on `address`. With port 0 the system chooses a free port, which
+    /// [`local_addr`](Self::local_addr) returns.
     ///
     /// # Errors
     ///
-    /// Those of [`TcpListener::bind`], such as a port in use.
-    ///
-    /// [`local_addr`]: Self::local_addr
+    /// Fails as [`TcpListener::bind`] does, for example if the port is in use.
     pub fn bind(address: impl ToSocketAddrs) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::bind(address)?,
-            reading: Purse::FOR_READING,
-            writing: Purse::FOR_WRITING,
+            reading: Budget::FOR_READING,
+            writing: Budget::FOR_WRITING,
         })
     }
 
-    /// The address that the server listens on.
+    /// Returns the address that the server listens on.
     ///
     /// # Errors
     ///
-    /// Those of [`TcpListener::local_addr`].
+    /// Fails as [`TcpListener::local_addr`] does.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Waits for a client, without limit, and reads its request.
+    /// Waits until a client connects, and reads its request.
     ///
-    /// Each read may wait for the client for 0.3 s, and all of them for 0.9 s; less where others have
-    /// used that time and the server has not been idle since.
+    /// It may take any time until a client connects. After that, the server waits for the request for at
+    /// most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it waiting before.
     ///
     /// # Errors
     ///
-    /// The client hung up or said nothing; or it was too slow or sent something else than a request
-    /// for the metrics, and was told so: with a status of 400, 405, 408, 414 or 431, and a sentence.
-    /// Or it could not be accepted. Print the error and call `accept` again: the server is as good
-    /// as before.
+    /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or does not
+    /// send a valid request; in the last two cases it has been sent a 4xx response, unless it never sent
+    /// anything. Every error concerns one client only: log it and call `accept` again. If the process
+    /// has no file descriptors left, `accept` fails only after half a second, so that a loop that logs every
+    /// error does not fill the log.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
-        let idle_since = Instant::now();
-        let accepted = self.listener.accept();
-        let idle = idle_since.elapsed();
-        self.reading.fill(idle);
-        self.writing.fill(idle);
-        let (stream, peer) = accepted
-            .inspect_err(|error| thread::sleep(pause_after(error.kind())))
-            .context("cannot accept a connection")?;
+        let start = Instant::now();
+        let (stream, peer) = match self.listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                thread::sleep(pause_after(error.kind()));
+                return Err(error).context("cannot accept a connection");
+            }
+        };
+        let idle = start.elapsed();
+        self.reading.admit(idle);
+        self.writing.admit(idle);
 
         let mut scrape = Scrape {
-            server: self,
-            stream,
+            connection: Connection {
+                stream,
+                reading: &mut self.reading,
+                writing: &mut self.writing,
+            },
             peer,
             request_line: String::new(),
-            head_only: false,
-            // Until all is read: it may be refused before.
+            is_head: false,
             unread: true,
         };
         match scrape.read_request() {
             Ok(()) => Ok(scrape),
-            Err(Refused(status, sentence)) => {
-                // Whether the client stays to read that is its own affair.
-                let _ = scrape.refuse(status, sentence);
+            Err(Refused(status, reason)) => {
+                // The client may be gone by now, but what is wrong is its request.
+                let _ = scrape.refuse(status, reason);
                 bail!("{peer} was refused: {status}")
             }
             Err(Lost(error)) => Err(error).with_context(|| format!("{peer} sent no request")),
@@ -119,42 +125,40 @@ impl MetricsServer {
     }
 }
 
-/// How long to wait after an `accept` that failed.
+/// How long to wait after `accept` has failed.
 fn pause_after(error: ErrorKind) -> Duration {
     use ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput};
     match error {
-        // The client is gone, which some systems tell in this way (macOS with `InvalidInput`).
-        // A pause would let such clients hold up all others.
+        // The client has disconnected while it was queued. Linux reports that later, other systems here
+        // (macOS as `InvalidInput`). With a pause, such clients would hold up all others.
         ConnectionAborted | ConnectionReset | InvalidInput => Duration::ZERO,
-        // No file descriptor is left: `accept` would fail again at once, and the server spin.
-        _ => Duration::from_millis(50),
+        // Most likely no file descriptor is left. The client stays in the queue, so the next `accept`
+        // would fail at once.
+        _ => Duration::from_millis(500),
     }
 }
 
-/// A client that has asked for the metrics. Drop it unanswered, and the connection closes.
+/// A client that has asked for the metrics and waits for the response.
+///
+/// If it is dropped, the connection is closed without a response.
 #[derive(Debug)]
-#[must_use = "the client waits for an answer"]
+#[must_use = "the client waits for a response"]
 pub struct Scrape<'a> {
-    /// It has the purses, and accepts nobody else meanwhile.
-    server: &'a mut MetricsServer,
-    /// It closes when the scrape is dropped, answered or not.
-    stream: TcpStream,
-    /// For what is reported of it.
+    connection: Connection<'a>,
+    /// The client's address, for error messages.
     peer: SocketAddr,
-    /// For the program, which may print it.
     request_line: String,
-    /// The method is HEAD: the response has no body.
-    head_only: bool,
-    /// There may be more of the request than has been read, and a close would cost the client the
-    /// response.
+    /// Whether the method is HEAD, whose response has no body.
+    is_head: bool,
+    /// Whether part of the request may still be unread; see `respond`.
     unread: bool,
 }
 
-/// Why a client gets no metrics.
+/// Why a client does not get the metrics.
 enum Failure {
-    /// With a status and a sentence, which it is told.
+    /// The request is not acceptable. The client is sent this status and this reason.
     Refused(&'static str, &'static str),
-    /// It is gone, or has said nothing; and is told nothing.
+    /// The client has disconnected or never sent anything, so nothing is sent to it.
     Lost(io::Error),
 }
 
@@ -168,188 +172,156 @@ const HEAD_TOO_LONG: Failure =
     Refused("431 Request Header Fields Too Large", "Send fewer headers.");
 
 impl Scrape<'_> {
-    /// The request line, such as `GET /metrics HTTP/1.1`: printable ASCII in any case.
+    /// Returns the request line, for example `GET /metrics HTTP/1.1`. It is printable ASCII, so it is safe
+    /// to print.
     #[must_use]
     pub fn request_line(&self) -> &str {
         &self.request_line
     }
 
-    /// Sends the metrics, as [`Registry::render`](crate::Registry::render) gives them, and closes
-    /// the connection.
+    /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes the
+    /// connection.
     ///
-    /// Each write may wait for the client for 1 s, and all of them for 3 s; less where others have used
-    /// that time and the server has not been idle since.
+    /// The server waits until the client takes the response for at most 1 s at a time and 3 s in all, or
+    /// less if other clients have kept it waiting before. If the client is still sending, the server also
+    /// reads on for a while, since closing the connection at once could cost the client the response.
     ///
     /// # Errors
     ///
-    /// The client hung up, or was too slow to take the response, which is cut short then.
+    /// Fails if the client disconnects or is too slow. The response is truncated then, which the client can
+    /// tell from its `Content-Length`.
     pub fn answer(mut self, exposition: &str) -> Result<()> {
-        // Prometheus 3 refuses an answer without it.
+        // Prometheus 3 rejects a response without this header.
         let format = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
         self.respond("200 OK", format, exposition)
     }
 
-    /// Tells the client in a sentence why there are no metrics for it, with the status 500, and
-    /// closes the connection. Prometheus then takes the target for down, and shows the status; who
-    /// reads the sentence is whoever asks by hand.
+    /// Sends a response with the status 500 and `reason` as its body, and closes the connection.
+    ///
+    /// Prometheus then marks the target as down and shows the status. The reason is for people who open
+    /// the URL themselves.
     ///
     /// # Errors
     ///
-    /// Those of [`answer`](Self::answer).
-    pub fn fail(mut self, sentence: &str) -> Result<()> {
-        self.refuse("500 Internal Server Error", sentence)
+    /// Fails as [`answer`](Self::answer) does.
+    pub fn fail(mut self, reason: &str) -> Result<()> {
+        self.refuse("500 Internal Server Error", reason)
     }
 
-    /// Reads the request line, then the headers to the blank line.
+    /// Reads a request: the request line, headers, and a blank line.
     fn read_request(&mut self) -> Result<(), Failure> {
-        let input = Input(&self.stream, &mut self.server.reading);
-        let mut input = BufReader::new(input.take(LONGEST_REQUEST));
-        // A client that says nothing is told nothing: browsers connect before they have a request.
-        let &[first, ..] = input.fill_buf().map_err(Lost)? else {
-            return Err(Lost(io::Error::other("it hung up")));
-        };
-        // A TLS hello, of a scraper set to `https`: a line feed may never come.
-        if !first.is_ascii_alphabetic() && !b"\r\n".contains(&first) {
-            return Err(MALFORMED);
+        let mut input = BufReader::new((&mut self.connection).take(LONGEST_REQUEST));
+        match input.fill_buf().map_err(Lost)?.first() {
+            None => return Err(Lost(io::Error::other("it disconnected"))),
+            Some(b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z') => {}
+            // This is no HTTP, but a TLS handshake for example, in which a line feed may never come.
+            Some(_) => return Err(MALFORMED),
         }
-        let mut line = Vec::new();
-        let mut read = read_line(&mut input, &mut line, LINE_TOO_LONG);
+
+        let mut line = read_line(&mut input, LINE_TOO_LONG)?;
         if line.is_empty() {
-            // RFC 9112, 2.2: an empty line before the request is to be ignored.
-            read = read_line(&mut input, &mut line, LINE_TOO_LONG);
+            // RFC 9112, section 2.2: ignore an empty line before the request.
+            line = read_line(&mut input, LINE_TOO_LONG)?;
         }
-        self.head_only = line.starts_with(b"HEAD ");
-        // Not before: a HEAD that is refused gets no body either.
-        read?;
+        self.is_head = line.starts_with(b"HEAD ");
         self.request_line = parse_request_line(&line)?.to_owned();
 
         let mut has_body = false;
         loop {
-            read_line(&mut input, &mut line, HEAD_TOO_LONG)?;
-            if line.is_empty() {
+            let header = read_line(&mut input, HEAD_TOO_LONG)?;
+            if header.is_empty() {
                 break;
             }
-            has_body |= announces_body(&line);
+            has_body |= announces_body(&header);
         }
-        // A body will come; more has come, and may go on; or the limit hides what follows.
-        self.unread = has_body || !input.buffer().is_empty() || input.get_ref().limit() == 0;
+
+        let has_more = !input.buffer().is_empty() || is_used_up(&input);
+        self.unread = has_body || has_more;
         Ok(())
     }
 
-    fn refuse(&mut self, status: &str, sentence: &str) -> Result<()> {
-        // A 405 must have `Allow`; any other response may.
+    fn refuse(&mut self, status: &str, reason: &str) -> Result<()> {
+        // `Allow` is required for a 405, and may be sent with any other response.
         let headers = "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n";
-        self.respond(status, headers, &format!("{sentence}\n"))
+        self.respond(status, headers, &format!("{reason}\n"))
     }
 
-    /// Writes head and body, in one system call where the kernel has room for both.
     fn respond(&mut self, status: &str, headers: &str, body: &str) -> Result<()> {
-        let head = format!(
-            "HTTP/1.0 {status}\r\n\
-             {headers}\
-             Content-Length: {}\r\n\
-             Connection: close\r\n\
-             \r\n",
-            body.len()
-        );
-        let body = if self.head_only { "" } else { body };
-        let mut unsent = &mut [IoSlice::new(head.as_bytes()), IoSlice::new(body.as_bytes())][..];
-        let writing = &mut self.server.writing;
-        while !unsent.is_empty() {
-            let sent = writing
-                .wait(|limit| {
-                    self.stream.set_write_timeout(Some(limit))?;
-                    self.stream.write_vectored(unsent)
-                })
-                .with_context(|| format!("{} did not take the response", self.peer))?;
-            IoSlice::advance_slices(&mut unsent, sent);
-        }
-        // A socket that is closed with bytes unread makes the kernel send a reset, at which the
-        // client's kernel may throw away the response. So the server says that it has said
-        // everything, and reads on until the client, which sees the end, hangs up, or its time is over.
-        if self.unread && self.stream.shutdown(Shutdown::Write).is_ok() {
-            let mut input = Input(&self.stream, &mut self.server.reading);
-            let _ = io::copy(&mut input, &mut io::sink());
+        self.write_response(status, headers, body)
+            .with_context(|| format!("{} did not take the response", self.peer))?;
+        // If a socket is closed while it holds unread bytes, the kernel sends a reset, and the client's
+        // kernel may then discard the response. So close only the writing half, which tells the client that
+        // the response is complete, and read on until the client closes its half or its time is over.
+        if self.unread && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
+            let _ = io::copy(&mut self.connection, &mut io::sink());
         }
         Ok(())
     }
-}
 
-/// What a client sends. All waiting for it is taken from the purse for reading.
-struct Input<'a>(&'a TcpStream, &'a mut Purse);
-
-impl Read for Input<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Input(stream, purse) = self;
-        purse.wait(|limit| {
-            stream.set_read_timeout(Some(limit))?;
-            stream.read(buffer)
-        })
+    fn write_response(&mut self, status: &str, headers: &str, body: &str) -> io::Result<()> {
+        // Sends the head and a small body in a single packet.
+        let mut output = BufWriter::new(&mut self.connection);
+        write!(output, "HTTP/1.0 {status}\r\n{headers}")?;
+        write!(output, "Content-Length: {}\r\n", body.len())?;
+        write!(output, "Connection: close\r\n\r\n")?;
+        if !self.is_head {
+            output.write_all(body.as_bytes())?;
+        }
+        output.flush()
     }
 }
 
-/// The head of a request, buffered, and no more of it than the limit allows.
-type Head<'a> = BufReader<Take<Input<'a>>>;
-
-/// Reads a line, and takes off its end: CRLF or, as RFC 9112 allows, a bare LF. The end of the input
-/// ends a line too, and the request: all further lines are empty.
-fn read_line(input: &mut Head, line: &mut Vec<u8>, too_long: Failure) -> Result<(), Failure> {
-    line.clear();
-    match input.read_until(b'\n', line) {
+/// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
+///
+/// A client that closes its writing half ends the line and the request: all further lines are empty.
+fn read_line(
+    input: &mut BufReader<Take<impl Read>>,
+    too_long: Failure,
+) -> Result<Vec<u8>, Failure> {
+    let mut line = Vec::new();
+    match input.read_until(b'\n', &mut line) {
         Err(error) if error.kind() == ErrorKind::TimedOut => return Err(TOO_SLOW),
         Err(error) => return Err(Lost(error)),
         Ok(_) if line.ends_with(b"\r\n") => line.truncate(line.len() - 2),
         Ok(_) if line.ends_with(b"\n") => line.truncate(line.len() - 1),
-        Ok(_) if input.get_ref().limit() == 0 => return Err(too_long),
+        Ok(_) if is_used_up(input) => return Err(too_long),
         Ok(_) => {}
     }
-    Ok(())
+    Ok(line)
 }
 
-/// Checks a request line, which is a method, a target and a version with a space between.
+/// Whether `LONGEST_REQUEST` bytes have been read, so that no more of the request can be.
+fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
+    input.get_ref().limit() == 0
+}
+
+/// Checks a request line: a method, a target and a version, separated by single spaces.
 fn parse_request_line(line: &[u8]) -> Result<&str, Failure> {
     let line = std::str::from_utf8(line).map_err(|_| MALFORMED)?;
     let words: Vec<&str> = line.split(' ').collect();
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
-    // RFC 9110, 5.6.2 and 9.1: a method is a token.
+    // RFC 9110, sections 5.6.2 and 9.1: a method is a token.
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     // The program may print the line, and a terminal obeys control characters.
-    let well_formed = !method.is_empty()
-        && method.bytes().all(is_token)
-        && !target.is_empty()
-        && target.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_printable = |byte: u8| byte.is_ascii_graphic();
+    if method.is_empty() || !method.bytes().all(is_token) {
+        return Err(MALFORMED);
+    }
+    if target.is_empty() || !target.bytes().all(is_printable) {
+        return Err(MALFORMED);
+    }
     match method {
-        "GET" | "HEAD" if well_formed => Ok(line),
-        _ if well_formed => Err(WRONG_METHOD),
-        _ => Err(MALFORMED),
+        "GET" | "HEAD" => Ok(line),
+        _ => Err(WRONG_METHOD),
     }
 }
 
-/// Whether a header says that a body follows the head.
+/// Whether a header says that the request has a body.
 fn announces_body(header: &[u8]) -> bool {
     let header = header.to_ascii_lowercase();
     let length = header.strip_prefix(b"content-length:");
     length.is_some_and(|length| length.trim_ascii() != b"0")
         || header.starts_with(b"transfer-encoding:")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// On Linux `accept` hands over a connection that is gone; elsewhere it fails for it.
-    #[test]
-    fn a_connection_that_is_gone_is_no_reason_to_pause() {
-        for gone in [
-            ErrorKind::ConnectionAborted,
-            ErrorKind::ConnectionReset,
-            ErrorKind::InvalidInput,
-        ] {
-            assert_eq!(pause_after(gone), Duration::ZERO);
-        }
-        let no_descriptor_left = io::Error::from_raw_os_error(24).kind();
-        assert_eq!(pause_after(no_descriptor_left), Duration::from_millis(50));
-    }
 }

@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
     loop {
         let served = server
             .accept()
-            .and_then(|scrape| scrape.answer(registry.render()));
+            .and_then(|scrape| scrape.answer(&registry.render()));
         if let Err(error) = served {
             // Not eprintln!, which panics where nobody reads it.
             let _ = writeln!(stderr(), "{error:#}");

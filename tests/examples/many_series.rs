@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     loop {
         let served = server
             .accept()
-            .and_then(|scrape| scrape.answer(registry.render()));
+            .and_then(|scrape| scrape.answer(&registry.render()));
         if let Err(error) = served {
             let _ = writeln!(stderr(), "{error:#}");
         }

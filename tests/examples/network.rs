@@ -10,7 +10,7 @@ fn main() -> Result<()> {
     let mut server = MetricsServer::bind("127.0.0.1:8043")?;
     loop {
         let served = server.accept().and_then(|scrape| match received() {
-            Ok(mut registry) => scrape.answer(registry.render()),
+            Ok(registry) => scrape.answer(&registry.render()),
             Err(error) => scrape.fail(&format!("{error:#}")),
         });
         if let Err(error) = served {

@@ -1,0 +1,142 @@
+//! How long the server waits for its clients.
+//!
+//! There is only one thread, so while the server waits for one client, all others wait as well. A time-out
+//! for each client is not enough: if a hundred clients connect and say nothing, a time-out of one second
+//! still stops the server for a hundred seconds.
+//!
+//! That is why all clients together spend one *budget* of time, a token bucket:
+//!
+//! 1. Waiting for a client takes time out of the budget. If nothing is left, the client is dropped.
+//! 2. Each client that connects adds a small allowance, so even when others have emptied the budget,
+//!    the server can wait a moment for it.
+//! 3. While nobody is connected, the server is idle, and each second of that adds ten. So clients that are
+//!    slow but honest do not empty the budget, as long as the server is idle for a tenth of the time.
+//! 4. The budget never holds more than its full amount, and a single wait is limited as well, so that one
+//!    silent client cannot use up everything.
+//!
+//! There are two such budgets, one for reading requests and one for writing responses, so that clients
+//! which send nothing do not use up the time that a large response needs:
+//!
+//! |         | full  | longest wait | allowance |
+//! | ------- | ----- | ------------ | --------- |
+//! | reading | 1.2 s | 0.6 s        | 12 ms     |
+//! | writing | 3 s   | 1 s          | 12 ms     |
+//!
+//! # How long a scrape may take
+//!
+//! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128, and Linux
+//! adds one.) If a scrape arrives at the end of that queue and everyone before it misbehaves, the server is
+//! never idle until the scrape's turn, so the others can spend two full budgets and their allowances. An
+//! allowance counts as 20 ms here, because the kernel may end a wait up to 8 ms late:
+//!
+//! ```text
+//! reading  1.2 s + 129 × 20 ms = 3.8 s
+//! writing  3.0 s + 129 × 20 ms = 5.6 s
+//!                                9.4 s
+//! ```
+//!
+//! Prometheus waits for 10 s unless it is configured otherwise. Sending or reading a byte now and then does
+//! not help an attacker, because many short waits are charged like a long one.
+
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+use std::io::{Read, Result, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+/// The most bytes that one call of [`Connection::write`] hands to the kernel.
+///
+/// A time-out does not limit how long a write takes: Linux counts it down only while the write sleeps, so
+/// a client that keeps reading a few bytes can make a single write of some megabytes last for many seconds.
+/// The budget is charged after each write, so writes must be short.
+const LONGEST_WRITE: usize = 64 * 1024;
+
+/// The time that the server may spend waiting for its clients, all together.
+#[derive(Debug)]
+pub struct Budget {
+    /// The most that it ever holds.
+    full: Duration,
+    /// The most that a single wait may take.
+    longest_wait: Duration,
+    /// What each client adds when it connects.
+    allowance: Duration,
+    /// What it holds now.
+    left: Duration,
+}
+
+impl Budget {
+    pub const FOR_READING: Self = Self::in_milliseconds(1200, 600, 12);
+    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 1000, 12);
+
+    const fn in_milliseconds(full: u64, longest_wait: u64, allowance: u64) -> Self {
+        Self {
+            full: Duration::from_millis(full),
+            longest_wait: Duration::from_millis(longest_wait),
+            allowance: Duration::from_millis(allowance),
+            left: Duration::from_millis(full),
+        }
+    }
+
+    /// Adds what a new client brings: its allowance, and ten times the time that the server was idle
+    /// before it connected.
+    pub fn admit(&mut self, idle: Duration) {
+        self.left = (self.left + 10 * idle + self.allowance).min(self.full);
+    }
+
+    /// Calls `read_or_write` with the time-out to set, and takes the time that it took out of the budget.
+    fn charge(
+        &mut self,
+        mut read_or_write: impl FnMut(Duration) -> Result<usize>,
+    ) -> Result<usize> {
+        loop {
+            let timeout = self.left.min(self.longest_wait);
+            // A time-out of zero would mean "wait for ever", so std rejects it.
+            if timeout.is_zero() {
+                return Err(TimedOut.into());
+            }
+            let start = Instant::now();
+            let result = read_or_write(timeout);
+            self.left = self.left.saturating_sub(start.elapsed());
+            match result.as_ref().map_err(|error| error.kind()) {
+                // The process received a signal, which is not the client's fault.
+                Err(Interrupted) => {}
+                // Unix reports a time-out as `WouldBlock`, Windows as `TimedOut`.
+                Err(WouldBlock | TimedOut) => return Err(TimedOut.into()),
+                _ => return result,
+            }
+        }
+    }
+}
+
+/// A connection whose reads and writes are paid for by a server's budgets.
+///
+/// If a read or a write must wait for too long, it fails with [`TimedOut`].
+#[derive(Debug)]
+pub struct Connection<'a> {
+    pub stream: TcpStream,
+    pub reading: &'a mut Budget,
+    pub writing: &'a mut Budget,
+}
+
+impl Read for Connection<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.reading.charge(|timeout| {
+            self.stream.set_read_timeout(Some(timeout))?;
+            self.stream.read(buffer)
+        })
+    }
+}
+
+impl Write for Connection<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let bytes = &bytes[..bytes.len().min(LONGEST_WRITE)];
+        self.writing.charge(|timeout| {
+            self.stream.set_write_timeout(Some(timeout))?;
+            self.stream.write(bytes)
+        })
+    }
+
+    /// Does nothing, since a socket has no buffer to flush.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
