@@ -11,32 +11,32 @@
 //!    the server can wait a moment for it.
 //! 3. While nobody is connected, the server is idle, and each second of that adds ten. So clients that are
 //!    slow but honest do not empty the budget, as long as the server is idle for a tenth of the time.
-//! 4. The budget never holds more than its full amount, and a single wait is limited as well, so that one
-//!    silent client cannot use up everything.
+//! 4. The budget never holds more than its full amount, and a single wait takes at most half of that, so
+//!    that one silent client cannot use up everything.
 //!
 //! There are two such budgets, one for reading requests and one for writing responses, so that clients
 //! which send nothing do not use up the time that a large response needs:
 //!
-//! |         | full  | longest wait | allowance |
-//! | ------- | ----- | ------------ | --------- |
-//! | reading | 1.2 s | 0.6 s        | 12 ms     |
-//! | writing | 3 s   | 1 s          | 12 ms     |
+//! |         | full budget | longest wait | allowance |
+//! | ------- | ----------- | ------------ | --------- |
+//! | reading | 1.2 s       | 0.6 s        | 8 ms      |
+//! | writing | 3 s         | 1.5 s        | 16 ms     |
 //!
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128, and Linux
 //! adds one.) If a scrape arrives at the end of that queue and everyone before it misbehaves, the server is
-//! never idle until the scrape's turn, so the others can spend two full budgets and their allowances. An
-//! allowance counts as 20 ms here, because the kernel may end a wait up to 8 ms late:
+//! never idle until the scrape's turn, so the others can spend two full budgets and their allowances. Each
+//! allowance counts as 8 ms more here, because the kernel may end a wait that much too late:
 //!
 //! ```text
-//! reading  1.2 s + 129 × 20 ms = 3.8 s
-//! writing  3.0 s + 129 × 20 ms = 5.6 s
+//! reading  1.2 s + 129 × 16 ms = 3.3 s
+//! writing  3.0 s + 129 × 24 ms = 6.1 s
 //!                                9.4 s
 //! ```
 //!
 //! Prometheus waits for 10 s unless it is configured otherwise. Sending or reading a byte now and then does
-//! not help an attacker, because many short waits are charged like a long one.
+//! not help an attacker, because many short waits cost as much as a long one.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{Read, Result, Write};
@@ -55,8 +55,6 @@ const LONGEST_WRITE: usize = 64 * 1024;
 pub struct Budget {
     /// The most that it ever holds.
     full: Duration,
-    /// The most that a single wait may take.
-    longest_wait: Duration,
     /// What each client adds when it connects.
     allowance: Duration,
     /// What it holds now.
@@ -64,13 +62,12 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub const FOR_READING: Self = Self::in_milliseconds(1200, 600, 12);
-    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 1000, 12);
+    pub const FOR_READING: Self = Self::in_milliseconds(1200, 8);
+    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 16);
 
-    const fn in_milliseconds(full: u64, longest_wait: u64, allowance: u64) -> Self {
+    const fn in_milliseconds(full: u64, allowance: u64) -> Self {
         Self {
             full: Duration::from_millis(full),
-            longest_wait: Duration::from_millis(longest_wait),
             allowance: Duration::from_millis(allowance),
             left: Duration::from_millis(full),
         }
@@ -82,19 +79,17 @@ impl Budget {
         self.left = (self.left + 10 * idle + self.allowance).min(self.full);
     }
 
-    /// Calls `read_or_write` with the time-out to set, and takes the time that it took out of the budget.
-    fn charge(
-        &mut self,
-        mut read_or_write: impl FnMut(Duration) -> Result<usize>,
-    ) -> Result<usize> {
+    /// Makes a read or a write, given the time-out to set, and takes the time that it took out of the
+    /// budget.
+    fn charge(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
         loop {
-            let timeout = self.left.min(self.longest_wait);
+            let timeout = self.left.min(self.full / 2);
             // A time-out of zero would mean "wait for ever", so std rejects it.
             if timeout.is_zero() {
                 return Err(TimedOut.into());
             }
             let start = Instant::now();
-            let result = read_or_write(timeout);
+            let result = call(timeout);
             self.left = self.left.saturating_sub(start.elapsed());
             match result.as_ref().map_err(|error| error.kind()) {
                 // The process received a signal, which is not the client's fault.

@@ -10,9 +10,9 @@
 
 use std::fmt::{self, Write};
 
-/// Returns the two lines that precede the samples of a family.
-pub fn format_header(name: &str, help: &str, kind: &str) -> String {
-    format!("# HELP {name} {}\n# TYPE {name} {kind}\n", escape(help))
+/// Appends the two lines that precede the samples of a family. The help text must be escaped.
+pub fn format_header(name: &str, kind: &str, help: &str, text: &mut String) -> fmt::Result {
+    write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n")
 }
 
 /// Returns the labels in braces, or an empty string if there are none.
@@ -30,7 +30,7 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
 }
 
 /// Escapes line feeds, which would end the line, and the backslash itself.
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('\\', r"\\").replace('\n', r"\n")
 }
 
@@ -42,6 +42,9 @@ pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
         // With an exponent, since `1e300` is shorter than three hundred zeros. Also NaN, which is in no
         // range.
         write!(text, "{value:e}")
+    } else if (value as i64 as f64).to_bits() == value.to_bits() {
+        // The same digits as below, but std writes an integer three times as fast. (-0 differs in bits.)
+        write!(text, "{}", value as i64)
     } else {
         write!(text, "{value}")
     }

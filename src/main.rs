@@ -1,7 +1,5 @@
 //! The example: two counters and two gauges, which take a random step every second.
 
-#![forbid(unsafe_code)]
-
 use std::convert::Infallible;
 use std::env::args_os;
 use std::fmt::Display;
@@ -10,82 +8,63 @@ use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Error, Result, anyhow};
-use metricmote::{Counter, Gauge, MetricsServer, Registry, Scrape};
+use anyhow::{Context, Result};
+use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 /// Serves the example. Returns only if it cannot start.
 fn serve(address: &str) -> Result<Infallible> {
-    let mut example = Example::new()?;
+    let mut registry = Registry::new();
+    let counters = [
+        registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
+        registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "2")])?,
+    ];
+    let gauges = [
+        registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "1")])?,
+        registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "2")])?,
+    ];
     let mut server =
         MetricsServer::bind(address).with_context(|| format!("cannot listen on {address:?}"))?;
     let address = server.local_addr()?;
     say(stdout(), format_args!("Serving http://{address}/metrics"));
+
+    let start = Instant::now();
+    let mut updates = 0;
     loop {
-        if let Err(error) = server.accept().and_then(|scrape| example.answer(scrape)) {
+        let served = server.accept().and_then(|scrape| {
+            say(stdout(), scrape.request_line());
+            // One update is due at the start, and one each second. Nobody sees the values between two
+            // scrapes, so no second thread has to make the updates in time.
+            let due = start.elapsed().as_secs() + 1;
+            if updates < due {
+                say(stdout(), "Update metrics");
+            }
+            for _ in 0..missed_updates(updates, due) {
+                update_metrics(&counters, &gauges);
+            }
+            updates = due;
+            scrape.answer(&registry.render())
+        });
+        if let Err(error) = served {
             // The error concerns one client only, so go on with the next.
             say(stderr(), format_args!("error: {error:#}"));
         }
     }
 }
 
-struct Example {
-    registry: Registry,
-    counters: [Counter; 2],
-    gauges: [Gauge; 2],
-    start: Instant,
-    /// How many updates have been made.
-    updates: u64,
+/// Returns how many updates to make. After a long time without a scrape, those of an hour are enough.
+fn missed_updates(made: u64, due: u64) -> u64 {
+    (due - made).min(60 * 60)
 }
 
-impl Example {
-    fn new() -> Result<Self> {
-        let mut registry = Registry::new();
-        Ok(Self {
-            counters: [
-                registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
-                registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "2")])?,
-            ],
-            gauges: [
-                registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "1")])?,
-                registry.gauge("gauge1", "Help for g1", &[("a", "2"), ("b", "2")])?,
-            ],
-            registry,
-            start: Instant::now(),
-            updates: 0,
-        })
+fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
+    for counter in counters {
+        counter.inc_by(random());
     }
-
-    fn answer(&mut self, scrape: Scrape) -> Result<()> {
-        say(stdout(), scrape.request_line());
-        self.catch_up(self.start.elapsed().as_secs());
-        scrape.answer(&self.registry.render())
-    }
-
-    /// Makes the updates that are due after so many seconds: one at the start, and one each second.
-    ///
-    /// Nobody sees the values between two scrapes, so no second thread has to update them in time.
-    fn catch_up(&mut self, seconds: u64) {
-        let due = seconds + 1;
-        if self.updates < due {
-            say(stdout(), "Update metrics");
-        }
-        // After a long time without a scrape, an hour of updates is enough.
-        for _ in 0..(due - self.updates).min(60 * 60) {
-            self.update_metrics();
-        }
-        self.updates = due;
-    }
-
-    fn update_metrics(&self) {
-        for counter in &self.counters {
-            counter.inc_by(random());
-        }
-        for gauge in &self.gauges {
-            if random() >= 0.5 {
-                gauge.inc_by(random());
-            } else {
-                gauge.dec_by(random());
-            }
+    for gauge in gauges {
+        if random() >= 0.5 {
+            gauge.inc_by(random());
+        } else {
+            gauge.dec_by(random());
         }
     }
 }
@@ -107,33 +86,34 @@ fn say(mut stream: impl Write, line: impl Display) {
 const HELP: &str = "\
 Serves two counters and two gauges to Prometheus, which take a random step every second.
 
-Usage: metricmote [ADDRESS]
+Usage: metricmote [ADDRESS | -h | --help | -V | --version]
 
 ADDRESS is PORT, HOST:PORT or [IPv6]:PORT. With port 0 the system chooses a free port.
-Without ADDRESS the server listens on 127.0.0.1:8043.
-
-  -h, --help     print this help
-  -V, --version  print the version";
+Without ADDRESS the server listens on 127.0.0.1:8043.";
 
 fn main() -> ExitCode {
     // `args` would panic on an argument that is not UTF-8.
     let arguments = args_os().map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let address = match words[..] {
+    let Err(error) = match words[..] {
         // Loopback, so that a first run is not open to the network.
-        [] => "127.0.0.1:8043".to_owned(),
+        [] => serve("127.0.0.1:8043"),
+        [port] if port.parse::<u16>().is_ok() => serve(&format!("127.0.0.1:{port}")),
+        [address] if !address.starts_with('-') => serve(address),
         ["-h" | "--help"] => return print(HELP),
         ["-V" | "--version"] => return print(concat!("metricmote ", env!("CARGO_PKG_VERSION"))),
-        [port] if port.parse::<u16>().is_ok() => format!("127.0.0.1:{port}"),
-        [address] if !address.starts_with('-') => address.to_owned(),
         _ => {
             let words = words.join(" ");
-            return fail(2, anyhow!("{words:?} is not an ADDRESS (see --help)"));
+            say(
+                stderr(),
+                format_args!("error: unexpected {words:?} (see --help)"),
+            );
+            return ExitCode::from(2);
         }
     };
-    let Err(error) = serve(&address);
-    fail(1, error)
+    say(stderr(), format_args!("error: {error:#}"));
+    ExitCode::FAILURE
 }
 
 fn print(text: &str) -> ExitCode {
@@ -141,28 +121,15 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn fail(exit_code: u8, error: Error) -> ExitCode {
-    say(stderr(), format_args!("error: {error:#}"));
-    ExitCode::from(exit_code)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn after_a_long_time_without_a_scrape_an_hour_of_updates_is_made() {
-        let mut example = Example::new().unwrap();
-        let mut growth = |seconds| {
-            let before = example.counters[0].get();
-            example.catch_up(seconds);
-            example.counters[0].get() - before
-        };
-        assert!(growth(0) < 1.0);
-        // 3,600 random steps add up to 1,800, give or take a hundred.
-        let an_hour = 1_500.0..2_100.0;
-        assert!(an_hour.contains(&growth(60 * 60)));
-        assert!(an_hour.contains(&growth(100 * 24 * 60 * 60)));
-        assert_eq!(growth(100 * 24 * 60 * 60), 0.0);
+    fn an_update_is_due_every_second_but_those_of_an_hour_are_enough() {
+        assert_eq!(missed_updates(0, 1), 1);
+        assert_eq!(missed_updates(5, 5), 0);
+        assert_eq!(missed_updates(1, 3601), 3600);
+        assert_eq!(missed_updates(1, 100 * 24 * 3600), 3600);
     }
 }

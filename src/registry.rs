@@ -8,7 +8,7 @@ use std::collections::btree_map::Entry::{Occupied, Vacant};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::exposition::{format_header, format_labels, format_value};
+use crate::exposition::{escape, format_header, format_labels, format_value};
 use crate::metric::{Counter, Gauge, Number};
 
 /// The metrics of a program.
@@ -66,6 +66,7 @@ pub struct Registry {
 struct Family {
     /// `counter` or `gauge`.
     kind: &'static str,
+    /// Escaped, as it is rendered.
     help: String,
     /// Sorted and separated by commas.
     label_names: String,
@@ -125,6 +126,7 @@ impl Registry {
         labels: &[(&str, &str)],
     ) -> Result<Number> {
         // In the order of their names, so that the same labels in another order are the same series.
+        let help = escape(help);
         let mut labels = labels.to_vec();
         labels.sort_unstable();
         check_name(name)?;
@@ -134,11 +136,21 @@ impl Registry {
 
         let family = self.families.entry(name.to_owned()).or_insert(Family {
             kind,
-            help: help.to_owned(),
+            help: help.clone(),
             label_names: label_names.clone(),
             series: BTreeMap::new(),
         });
-        family.check(name, kind, help, &label_names)?;
+        // A new family passes these checks.
+        for (what, given, registered) in [
+            ("type", kind, family.kind),
+            ("help text", &help, &family.help),
+            ("label names", &label_names, &family.label_names),
+        ] {
+            ensure!(
+                given == registered,
+                "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
+            );
+        }
         match family.series.entry(format_labels(&labels)) {
             Vacant(place) => Ok(place.insert(Number::default()).clone()),
             Occupied(place) => {
@@ -158,32 +170,15 @@ impl Registry {
     pub fn render(&self) -> String {
         let mut text = String::new();
         for (name, family) in &self.families {
-            text.push_str(&format_header(name, &family.help, family.kind));
+            // Writing to a `String` cannot fail, so the results are ignored.
+            let _ = format_header(name, family.kind, &family.help, &mut text);
             for (labels, number) in &family.series {
                 text.extend([name, labels, " "]);
-                // Writing to a `String` cannot fail.
                 let _ = format_value(number.get(), &mut text);
                 text.push('\n');
             }
         }
         text
-    }
-}
-
-impl Family {
-    /// Checks that another series fits in.
-    fn check(&self, name: &str, kind: &str, help: &str, label_names: &str) -> Result<()> {
-        for (what, given, registered) in [
-            ("type", kind, self.kind),
-            ("help text", help, &self.help),
-            ("label names", label_names, &self.label_names),
-        ] {
-            ensure!(
-                given == registered,
-                "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
-            );
-        }
-        Ok(())
     }
 }
 

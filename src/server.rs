@@ -2,7 +2,8 @@
 //!
 //! Everything here is HTTP. How long the server waits for a client is decided in `budget.rs`.
 
-use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Take, Write};
+use std::io::ErrorKind::{self, ConnectionAborted, ConnectionReset, InvalidInput, TimedOut};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Take, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -110,7 +111,6 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            is_head: false,
             unread: true,
         };
         match scrape.read_request() {
@@ -127,7 +127,6 @@ impl MetricsServer {
 
 /// How long to wait after `accept` has failed.
 fn pause_after(error: ErrorKind) -> Duration {
-    use ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput};
     match error {
         // The client has disconnected while it was queued. Linux reports that later, other systems here
         // (macOS as `InvalidInput`). With a pause, such clients would hold up all others.
@@ -148,8 +147,6 @@ pub struct Scrape<'a> {
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether the method is HEAD, whose response has no body.
-    is_head: bool,
     /// Whether part of the request may still be unread; see `respond`.
     unread: bool,
 }
@@ -167,14 +164,12 @@ use Failure::{Lost, Refused};
 const MALFORMED: Failure = Refused("400 Bad Request", "Ask in HTTP/1: GET /metrics HTTP/1.1");
 const WRONG_METHOD: Failure = Refused("405 Method Not Allowed", "Ask with GET or HEAD.");
 const TOO_SLOW: Failure = Refused("408 Request Timeout", "Send it all, to the blank line.");
-const LINE_TOO_LONG: Failure = Refused("414 URI Too Long", "Ask for something shorter.");
-const HEAD_TOO_LONG: Failure =
-    Refused("431 Request Header Fields Too Large", "Send fewer headers.");
+const LONG_LINE: Failure = Refused("414 URI Too Long", "Ask for something shorter.");
+const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send fewer headers.");
 
 impl Scrape<'_> {
     /// Returns the request line, for example `GET /metrics HTTP/1.1`. It is printable ASCII, so it is safe
     /// to print.
-    #[must_use]
     pub fn request_line(&self) -> &str {
         &self.request_line
     }
@@ -218,25 +213,23 @@ impl Scrape<'_> {
             Some(_) => return Err(MALFORMED),
         }
 
-        let mut line = read_line(&mut input, LINE_TOO_LONG)?;
-        if line.is_empty() {
+        self.request_line = read_line(&mut input, LONG_LINE)?;
+        if self.request_line.is_empty() {
             // RFC 9112, section 2.2: ignore an empty line before the request.
-            line = read_line(&mut input, LINE_TOO_LONG)?;
+            self.request_line = read_line(&mut input, LONG_LINE)?;
         }
-        self.is_head = line.starts_with(b"HEAD ");
-        self.request_line = parse_request_line(&line)?.to_owned();
+        check_request_line(&self.request_line)?;
 
         let mut has_body = false;
         loop {
-            let header = read_line(&mut input, HEAD_TOO_LONG)?;
+            let header = read_line(&mut input, LONG_HEAD)?;
             if header.is_empty() {
                 break;
             }
             has_body |= announces_body(&header);
         }
 
-        let has_more = !input.buffer().is_empty() || is_used_up(&input);
-        self.unread = has_body || has_more;
+        self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
 
@@ -264,7 +257,8 @@ impl Scrape<'_> {
         write!(output, "HTTP/1.0 {status}\r\n{headers}")?;
         write!(output, "Content-Length: {}\r\n", body.len())?;
         write!(output, "Connection: close\r\n\r\n")?;
-        if !self.is_head {
+        // A response to HEAD has only the head.
+        if !self.request_line.starts_with("HEAD ") {
             output.write_all(body.as_bytes())?;
         }
         output.flush()
@@ -273,55 +267,47 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// A client that closes its writing half ends the line and the request: all further lines are empty.
-fn read_line(
-    input: &mut BufReader<Take<impl Read>>,
-    too_long: Failure,
-) -> Result<Vec<u8>, Failure> {
+/// If the client closes its writing half, that ends the line and the request: all further lines are
+/// empty.
+fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     match input.read_until(b'\n', &mut line) {
-        Err(error) if error.kind() == ErrorKind::TimedOut => return Err(TOO_SLOW),
+        Err(error) if error.kind() == TimedOut => return Err(TOO_SLOW),
         Err(error) => return Err(Lost(error)),
-        Ok(_) if line.ends_with(b"\r\n") => line.truncate(line.len() - 2),
-        Ok(_) if line.ends_with(b"\n") => line.truncate(line.len() - 1),
-        Ok(_) if is_used_up(input) => return Err(too_long),
+        Ok(_) if !line.ends_with(b"\n") && is_used_up(input) => return Err(too_long),
         Ok(_) => {}
     }
-    Ok(line)
+    let line = String::from_utf8_lossy(&line);
+    let line = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
-/// Whether `LONGEST_REQUEST` bytes have been read, so that no more of the request can be.
+/// Whether `LONGEST_REQUEST` bytes have been read, so that no more of the request will be.
 fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
     input.get_ref().limit() == 0
 }
 
 /// Checks a request line: a method, a target and a version, separated by single spaces.
-fn parse_request_line(line: &[u8]) -> Result<&str, Failure> {
-    let line = std::str::from_utf8(line).map_err(|_| MALFORMED)?;
+fn check_request_line(line: &str) -> Result<(), Failure> {
     let words: Vec<&str> = line.split(' ').collect();
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
     // RFC 9110, sections 5.6.2 and 9.1: a method is a token.
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_token = !method.is_empty() && method.bytes().all(in_token);
     // The program may print the line, and a terminal obeys control characters.
-    let is_printable = |byte: u8| byte.is_ascii_graphic();
-    if method.is_empty() || !method.bytes().all(is_token) {
-        return Err(MALFORMED);
-    }
-    if target.is_empty() || !target.bytes().all(is_printable) {
-        return Err(MALFORMED);
-    }
+    let is_printable = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
     match method {
-        "GET" | "HEAD" => Ok(line),
+        _ if !is_token || !is_printable => Err(MALFORMED),
+        "GET" | "HEAD" => Ok(()),
         _ => Err(WRONG_METHOD),
     }
 }
 
 /// Whether a header says that the request has a body.
-fn announces_body(header: &[u8]) -> bool {
+fn announces_body(header: &str) -> bool {
     let header = header.to_ascii_lowercase();
-    let length = header.strip_prefix(b"content-length:");
-    length.is_some_and(|length| length.trim_ascii() != b"0")
-        || header.starts_with(b"transfer-encoding:")
+    let length = header.strip_prefix("content-length:");
+    length.is_some_and(|length| length.trim() != "0") || header.starts_with("transfer-encoding:")
 }

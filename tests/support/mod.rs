@@ -1,4 +1,4 @@
-//! What the tests share: raw HTTP over loopback, the program as a child, a server in a thread.
+//! What the tests share: HTTP as raw bytes, the program as a child process, a server in a thread.
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use metricmote::{MetricsServer, Registry, Scrape};
+use metricmote::{MetricsServer, Scrape};
 
-/// Ends a test that would otherwise wait for ever; no test passes by waiting for it.
+/// Ends a test that would otherwise wait for ever. No test passes by waiting for it.
 pub const GUARD: Duration = Duration::from_secs(30);
 
 /// What Prometheus 2.42 sends.
@@ -34,20 +34,19 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Sends the bytes and reads to the end of the stream, which must be a clean one.
-pub fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = connect(address);
-    stream.write_all(request).unwrap();
-    read_to_end(&mut stream)
-}
-
+/// Reads to the end of the stream. Fails if the connection is reset.
 pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("a clean end");
     response
 }
 
-/// Sends the bytes, says that there are no more, and reads the response.
+pub fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+    let mut stream = connect(address);
+    stream.write_all(request).unwrap();
+    read_to_end(&mut stream)
+}
+
 pub fn exchange_and_half_close(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = connect(address);
     stream.write_all(request).unwrap();
@@ -55,13 +54,14 @@ pub fn exchange_and_half_close(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     read_to_end(&mut stream)
 }
 
-/// A scrape that must succeed; its body.
+/// Returns the body of a scrape that must succeed.
 pub fn scrape(address: SocketAddr) -> String {
     let response = Response::parse(&exchange(address, SCRAPE));
-    assert_eq!(response.status, "HTTP/1.0 200 OK");
+    assert_eq!(response.status, "200 OK");
     response.body
 }
 
+/// A response to another method than HEAD.
 #[derive(Debug)]
 pub struct Response {
     pub status: String,
@@ -70,36 +70,35 @@ pub struct Response {
 }
 
 impl Response {
-    /// Takes a response apart, and checks what is true of all but those to HEAD.
+    /// Parses a response, and checks what must be true of each.
     pub fn parse(bytes: &[u8]) -> Self {
-        let text = std::str::from_utf8(bytes).expect("UTF-8");
-        let (head, body) = text
-            .split_once("\r\n\r\n")
-            .unwrap_or_else(|| panic!("no head: {text:?}"));
-        assert!(
-            !head.replace("\r\n", "").contains(['\r', '\n']),
-            "bare line end: {head:?}"
-        );
+        let response = Self::try_parse(bytes);
+        response.unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(bytes)))
+    }
+
+    /// Returns `None` if the response is malformed or truncated.
+    pub fn try_parse(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
         let mut lines = head.split("\r\n");
-        let status = lines.next().unwrap().to_owned();
-        let headers = lines
-            .map(|line| {
-                line.split_once(": ")
-                    .unwrap_or_else(|| panic!("no header: {line:?}"))
-            })
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
+        let status = lines.next()?.strip_prefix("HTTP/1.0 ")?.to_owned();
+        let header = |line: &str| {
+            let (name, value) = line.split_once(": ")?;
+            Some((name.to_owned(), value.to_owned()))
+        };
+        let headers = lines.map(header).collect::<Option<_>>()?;
+        let body = body.to_owned();
         let response = Self {
             status,
             headers,
-            body: body.to_owned(),
+            body,
         };
-        assert_eq!(response.header("Connection"), Some("close"));
-        let announced: usize = response.header("Content-Length").unwrap().parse().unwrap();
-        assert_eq!(body.len(), announced);
-        response
+        let is_whole = response.header("Content-Length")? == response.body.len().to_string();
+        let closes = response.header("Connection")? == "close";
+        (is_whole && closes && !head.replace("\r\n", "").contains(['\r', '\n'])).then_some(response)
     }
 
+    /// Returns the value of a header that may be there once.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|header| header.0 == name);
         let value = values.next().map(|header| header.1.as_str());
@@ -108,7 +107,7 @@ impl Response {
     }
 }
 
-/// The program, on a free port; it ends with the test.
+/// The program on a free port. It ends with the test.
 pub struct Metricmote {
     pub child: Child,
     pub address: SocketAddr,
@@ -117,15 +116,12 @@ pub struct Metricmote {
 
 impl Metricmote {
     pub fn start() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
-        command.arg("0").stderr(Stdio::null());
-        Self::spawn(command)
+        Self::spawn(&["0"], Stdio::null())
     }
 
-    /// Runs a command that becomes the program, and gathers what it prints: it prints a line for
-    /// each scrape, and would stop at a pipe that is full.
-    pub fn spawn(command: Command) -> Self {
-        let (mut server, stdout) = Self::spawn_unread(command);
+    /// Starts the program, and collects what it prints, because it would stop at a full pipe.
+    pub fn spawn(arguments: &[&str], stderr: Stdio) -> Self {
+        let (mut server, stdout) = Self::spawn_unread(arguments, stderr);
         let stderr = server.child.stderr.take();
         server.printing = Some(thread::spawn(move || {
             let errors = thread::spawn(|| stderr.map(read_text).unwrap_or_default());
@@ -134,35 +130,39 @@ impl Metricmote {
         server
     }
 
-    /// The same, but after its first line what it prints is for the caller to read.
-    pub fn spawn_unread(mut command: Command) -> (Self, BufReader<ChildStdout>) {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    /// Starts the program, and returns its output after the first line.
+    pub fn spawn_unread(arguments: &[&str], stderr: Stdio) -> (Self, BufReader<ChildStdout>) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_metricmote"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let address = line
-            .strip_prefix("Serving http://")
-            .and_then(|line| line.strip_suffix("/metrics\n"))
-            .unwrap_or_else(|| panic!("{line:?}"))
-            .parse()
-            .unwrap();
+        let url = line.strip_prefix("Serving http://");
+        let address = url.and_then(|url| url.strip_suffix("/metrics\n"));
+        let address = address.unwrap_or_else(|| panic!("{line:?}"));
+        let address = address.parse().unwrap();
+        let printing = None;
         (
             Self {
                 child,
                 address,
-                printing: None,
+                printing,
             },
             stdout,
         )
     }
 
-    /// Ends the program; what it has printed since its first line, stdout before stderr.
+    /// Ends the program, and returns what it has printed since its first line, stdout before stderr.
     pub fn end(mut self) -> String {
         self.child.kill().unwrap();
         self.printing.take().unwrap().join().unwrap()
     }
 
-    /// A figure of `/proc/PID/status`.
+    /// Returns a figure of `/proc/PID/status`.
     #[cfg(target_os = "linux")]
     pub fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
@@ -185,7 +185,7 @@ fn read_text(mut stream: impl Read) -> String {
     text
 }
 
-/// A server of the library in a thread; it ends with the test.
+/// A server of the library in a thread. It ends with the test.
 pub struct Served {
     pub address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -193,46 +193,24 @@ pub struct Served {
 }
 
 impl Served {
-    /// Serves the registry, and passes on what goes wrong.
-    pub fn start(
-        mut registry: Registry,
-        report: impl FnMut(anyhow::Error) + Send + 'static,
-    ) -> Self {
-        Self::run(report, move |scrape| scrape.answer(registry.render()))
-    }
-
-    /// Serves a large text to whoever asks for `/large`, and a small one to all others.
-    pub fn start_with_large(
-        text: &str,
-        report: impl FnMut(anyhow::Error) + Send + 'static,
-    ) -> Self {
-        let text = text.to_owned();
-        Self::run(report, move |scrape| {
-            if scrape.request_line().contains("/large") {
-                scrape.answer(&text)
-            } else {
-                scrape.answer("# small\n")
-            }
+    /// Answers `/large` with that many bytes, and everything else with a few.
+    pub fn large(bytes: usize) -> Self {
+        const LINE: &str = "# padding\n";
+        let text = LINE.repeat(bytes / LINE.len());
+        Self::start(move |scrape| {
+            let is_large = scrape.request_line().contains("/large");
+            scrape.answer(if is_large { &text } else { "# small\n" })
         })
     }
 
-    /// Serves the same text again and again.
-    pub fn start_with(text: String, report: impl FnMut(anyhow::Error) + Send + 'static) -> Self {
-        Self::run(report, move |scrape| scrape.answer(&text))
-    }
-
-    fn run(
-        mut report: impl FnMut(anyhow::Error) + Send + 'static,
-        mut answer: impl FnMut(Scrape) -> anyhow::Result<()> + Send + 'static,
-    ) -> Self {
+    pub fn start(mut answer: impl FnMut(Scrape) -> anyhow::Result<()> + Send + 'static) -> Self {
         let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
-                let served = server.accept().and_then(&mut answer);
-                served.unwrap_or_else(&mut report);
+                let _ = server.accept().and_then(&mut answer);
             }
         });
         Self {
@@ -252,7 +230,7 @@ impl Drop for Served {
     }
 }
 
-/// Repeatable random numbers, splitmix64.
+/// Random numbers that are the same in each run (splitmix64).
 pub struct Random(pub u64);
 
 impl Random {
@@ -268,37 +246,13 @@ impl Random {
         (self.bits() % bound as u64) as usize
     }
 
-    /// Unicode, everything that needs an escape, and control characters.
+    /// Unicode, control characters, and everything that must be escaped.
     pub fn text(&mut self) -> String {
-        const ALPHABET: [&str; 24] = [
-            "a",
-            "Z",
-            "0",
-            "_",
-            " ",
-            "\\",
-            "\"",
-            "\n",
-            "\\n",
-            "\t",
-            "\r",
-            "\0",
-            "\u{1b}[31m",
-            "{",
-            "}",
-            "=",
-            ",",
-            "#",
-            "ö",
-            "→",
-            "🦀",
-            "\u{2028}",
-            "\u{7f}",
-            "\u{feff}",
-        ];
+        let alphabet: Vec<char> = "aZ0_ \\\"\n\t\r\0\u{1b}[m{}=,#nö→🦀\u{2028}\u{7f}\u{feff}"
+            .chars()
+            .collect();
         let length = self.below(12);
-        (0..length)
-            .map(|_| ALPHABET[self.below(ALPHABET.len())])
-            .collect()
+        let letters = (0..length).map(|_| alphabet[self.below(alphabet.len())]);
+        letters.collect()
     }
 }
