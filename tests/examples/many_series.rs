@@ -1,5 +1,5 @@
-//! Serves so many series: `cargo run --example many_series -- ADDRESS SERIES`. For trying how large
-//! answers fare, as `tests/slow_link.sh` does.
+//! Serves a large exposition: `cargo run --example many_series ADDRESS SERIES [METHOD]`. The tests use
+//! it to see how large responses and odd labels fare.
 
 use std::env;
 use std::io::{Write, stderr};
@@ -8,16 +8,15 @@ use anyhow::{Context, Result};
 use metricmote::{MetricsServer, Registry};
 
 fn main() -> Result<()> {
-    let usage = "usage: many_series ADDRESS SERIES";
+    let usage = "usage: many_series ADDRESS SERIES [METHOD]";
     let address = env::args().nth(1).context(usage)?;
     let series: usize = env::args().nth(2).context(usage)?.parse()?;
+    let method = env::args().nth(3).unwrap_or("get".to_owned());
 
     let mut registry = Registry::new();
     for number in 0..series {
-        let labels = [
-            ("method", "get"),
-            ("path", &*format!("/api/v1/items/{number:012}")),
-        ];
+        let path = format!("/api/v1/items/{number:012}");
+        let labels = [("method", method.as_str()), ("path", path.as_str())];
         registry
             .counter("http_requests_total", "Requests served.", &labels)?
             .inc_by(number as f64);

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "no test uses all of it")]
 
+pub mod clients;
 pub mod exposition;
 
 use std::io::{BufRead, BufReader, Read, Write};

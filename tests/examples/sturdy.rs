@@ -1,0 +1,63 @@
+//! The naive endpoint, grown up. Each cure has the number of its fault in the README's table.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+fn main() -> io::Result<()> {
+    let address = env::args().nth(1).unwrap_or("127.0.0.1:8044".to_owned());
+    let worker = env::args().nth(2).unwrap_or("a".to_owned());
+    let listener = TcpListener::bind(address)?;
+    let mut jobs = 0;
+    loop {
+        let accepted = listener.accept();
+        // (2) An error concerns one client only, so it does not end the program.
+        if let Err(error) = accepted.and_then(|(stream, _)| serve(stream, &worker, &mut jobs)) {
+            let _ = writeln!(io::stderr(), "{error}");
+        }
+    }
+}
+
+fn serve(mut stream: TcpStream, worker: &str, jobs: &mut u64) -> io::Result<()> {
+    // (1) Neither a read nor a write waits for longer than a second.
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+
+    // Wait for the request line. (5) Of the whole request, no more than 8 KiB are read.
+    let mut lines = BufReader::new((&stream).take(8 * 1024)).lines();
+    let request_line = lines.next().ok_or(ErrorKind::UnexpectedEof)??;
+    // (6) Control characters are printed as escapes. (7) Unlike println!, this does not panic.
+    let _ = writeln!(io::stdout(), "{}", request_line.escape_default());
+    // (3) The headers are read as well, up to the blank line.
+    for header in lines {
+        if header?.is_empty() {
+            break;
+        }
+    }
+
+    // Update and render the metrics.
+    *jobs += 1;
+    // (8) A backslash, a quote and a line feed are escaped.
+    let worker = worker.replace('\\', r"\\").replace('"', "\\\"");
+    let worker = worker.replace('\n', r"\n");
+    let metrics = format!(
+        "# HELP jobs_total Jobs done.\n\
+         # TYPE jobs_total counter\n\
+         jobs_total{{worker=\"{worker}\"}} {jobs}\n"
+    );
+
+    // Send the response, (4) with the headers that Prometheus 3 needs.
+    write!(
+        stream,
+        "HTTP/1.0 200 OK\r\n\
+         Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+         Content-Length: {}\r\n\
+         Connection: close\r\n\r\n{metrics}",
+        metrics.len()
+    )?;
+    // (3) Half-close the connection, and read what the client still sends, up to 16 MiB.
+    stream.shutdown(Shutdown::Write)?;
+    io::copy(&mut stream.take(16 << 20), &mut io::sink())?;
+    Ok(())
+}
