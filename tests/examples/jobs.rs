@@ -1,4 +1,4 @@
-//! A program whose threads do jobs, and that serves how many.
+//! A program whose threads do jobs, and that serves how many they have done.
 
 use std::io::{Write, stderr};
 use std::thread;
@@ -8,7 +8,7 @@ use metricmote::{MetricsServer, Registry};
 
 fn main() -> anyhow::Result<()> {
     let mut registry = Registry::new();
-    let running = registry.gauge("jobs_running", "Jobs in hand.", &[])?;
+    let running = registry.gauge("jobs_running", "Jobs being worked on.", &[])?;
     for worker in ["a", "b"] {
         let done = registry.counter("jobs_total", "Jobs done.", &[("worker", worker)])?;
         let running = running.clone();
@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
             .accept()
             .and_then(|scrape| scrape.answer(&registry.render()));
         if let Err(error) = served {
-            // Not eprintln!, which panics where nobody reads it.
+            // Unlike eprintln!, this does not panic if nobody reads the output.
             let _ = writeln!(stderr(), "{error:#}");
         }
     }

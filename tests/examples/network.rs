@@ -1,4 +1,4 @@
-//! An exporter: it has no numbers of its own, and reads those of Linux at every scrape.
+//! An exporter, which has no numbers of its own: it reads those of Linux at each scrape.
 
 use std::fs;
 use std::io::{Write, stderr};
@@ -9,9 +9,12 @@ use metricmote::{MetricsServer, Registry};
 fn main() -> Result<()> {
     let mut server = MetricsServer::bind("127.0.0.1:8043")?;
     loop {
-        let served = server.accept().and_then(|scrape| match received() {
-            Ok(registry) => scrape.answer(&registry.render()),
-            Err(error) => scrape.fail(&format!("{error:#}")),
+        let served = server.accept().and_then(|scrape| {
+            let table = fs::read_to_string("/proc/net/dev").context("cannot read the devices");
+            match table.and_then(|table| received(&table)) {
+                Ok(registry) => scrape.answer(&registry.render()),
+                Err(error) => scrape.fail(&format!("{error:#}")),
+            }
         });
         if let Err(error) = served {
             let _ = writeln!(stderr(), "{error:#}");
@@ -19,17 +22,18 @@ fn main() -> Result<()> {
     }
 }
 
-/// What each network device of a Linux system has received until now.
-fn received() -> Result<Registry> {
-    let table = fs::read_to_string("/proc/net/dev").context("cannot read the devices")?;
+/// Returns what each network device has received so far.
+pub fn received(table: &str) -> Result<Registry> {
     let mut registry = Registry::new();
     for line in table.lines().skip(2) {
-        let (device, numbers) = line.split_once(':').context("no device in a line")?;
+        let (device, numbers) = line.split_once(':').context("a line without a device")?;
         let bytes = numbers.split_whitespace().next().context("no number")?;
+        // An unsigned integer cannot be negative or NaN, for which `inc_by` would panic.
+        let bytes: u64 = bytes.parse().with_context(|| format!("{bytes:?} bytes"))?;
         let (name, help) = ("network_receive_bytes_total", "Bytes received.");
         registry
             .counter(name, help, &[("device", device.trim())])?
-            .inc_by(bytes.parse()?);
+            .inc_by(bytes as f64);
     }
     Ok(registry)
 }
