@@ -1,21 +1,22 @@
 //! How long the server waits for its clients.
 //!
-//! There is only one thread, so while the server waits for one client, all others wait as well. A time-out
-//! for each client is not enough: if a hundred clients connect and say nothing, a time-out of one second
-//! still stops the server for a hundred seconds.
+//! There is only one thread, so while the server waits for one client, all others wait as well. A
+//! time-out for each client is not enough: if a hundred clients connect and say nothing, a time-out
+//! of one second still stops the server for a hundred seconds.
 //!
 //! That is why all clients together spend one *budget* of time, a token bucket:
 //!
 //! 1. Waiting for a client takes time out of the budget. If nothing is left, the client is dropped.
-//! 2. Each client that connects adds a small allowance, so even when others have emptied the budget,
-//!    the server can wait a moment for it.
-//! 3. While nobody is connected, the server is idle, and each second of that adds ten. So clients that are
-//!    slow but honest do not empty the budget, as long as the server is idle for a tenth of the time.
-//! 4. The budget never holds more than its full amount, and a single wait takes at most half of that, so
-//!    that one silent client cannot use up everything.
+//! 2. Each client that connects adds a small allowance, so even when others have emptied the
+//!    budget, the server can wait a moment for it.
+//! 3. While nobody is connected, the server is idle, and each second of that adds ten. So clients
+//!    that are slow but honest do not empty the budget, as long as the server is idle for a tenth
+//!    of the time.
+//! 4. The budget never holds more than its full amount, and a single wait takes at most half of
+//!    that, so that one silent client cannot use up everything.
 //!
-//! There are two such budgets, one for reading requests and one for writing responses, so that clients
-//! which send nothing do not use up the time that a large response needs:
+//! There are two such budgets, one for reading requests and one for writing responses, so that
+//! clients which send nothing do not use up the time that a large response needs:
 //!
 //! |         | full budget | longest wait | allowance |
 //! | ------- | ----------- | ------------ | --------- |
@@ -24,10 +25,11 @@
 //!
 //! # How long a scrape may take
 //!
-//! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128, and Linux
-//! adds one.) If a scrape arrives at the end of that queue and everyone before it misbehaves, the server is
-//! never idle until the scrape's turn, so the others can spend two full budgets and their allowances. Each
-//! allowance counts as 8 ms more here, because the kernel may end a wait that much too late:
+//! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128,
+//! and Linux adds one.) If a scrape arrives at the end of that queue and everyone before it
+//! misbehaves, the server is never idle until the scrape's turn, so the others can spend two full
+//! budgets and their allowances. Each allowance counts as 8 ms more here, because the kernel may
+//! end a wait that much too late:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -35,8 +37,8 @@
 //!                                9.4 s
 //! ```
 //!
-//! Prometheus waits for 10 s unless it is configured otherwise. Sending or reading a byte now and then does
-//! not help an attacker, because many short waits cost as much as a long one.
+//! Prometheus waits for 10 s unless it is configured otherwise. Sending or reading a byte now and
+//! then does not help an attacker, because many short waits cost as much as a long one.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{Read, Result, Write};
@@ -45,9 +47,9 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that one call of [`Connection::write`] hands to the kernel.
 ///
-/// A time-out does not limit how long a write takes: Linux counts it down only while the write sleeps, so
-/// a client that keeps reading a few bytes can make a single write of some megabytes last for many seconds.
-/// The budget is charged after each write, so writes must be short.
+/// A time-out does not limit how long a write takes: Linux counts it down only while the write
+/// sleeps, so a client that keeps reading a few bytes can make a single write of some megabytes
+/// last for many seconds. The budget is charged after each write, so writes must be short.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// The time that the server may spend waiting for its clients, all together.
@@ -73,14 +75,14 @@ impl Budget {
         }
     }
 
-    /// Adds what a new client brings: its allowance, and ten times the time that the server was idle
-    /// before it connected.
+    /// Adds what a new client brings: its allowance, and ten times the time that the server was
+    /// idle before it connected.
     pub fn admit(&mut self, idle: Duration) {
         self.left = (self.left + 10 * idle + self.allowance).min(self.full);
     }
 
-    /// Makes a read or a write, given the time-out to set, and takes the time that it took out of the
-    /// budget.
+    /// Makes a read or a write, given the time-out to set, and takes the time that it took out of
+    /// the budget.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
         loop {
             let timeout = self.left.min(self.full / 2);

@@ -20,8 +20,8 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    // A label value ends at the next quote, so quotes in it are escaped. A help text ends at the end of the
-    // line, so quotes in it are not.
+    // A label value ends at the next quote, so quotes in it are escaped. A help text ends at the
+    // end of the line, so quotes in it are not.
     let pairs: Vec<String> = labels
         .iter()
         .map(|(name, value)| format!("{name}=\"{}\"", escape(value).replace('"', "\\\"")))
@@ -39,11 +39,12 @@ pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
     if value.is_infinite() {
         text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
     } else if value != 0.0 && !(1e-5..1e16).contains(&value.abs()) {
-        // With an exponent, since `1e300` is shorter than three hundred zeros. Also NaN, which is in no
-        // range.
+        // With an exponent, since `1e300` is shorter than three hundred zeros. Also NaN, which is
+        // in no range.
         write!(text, "{value:e}")
     } else if (value as i64 as f64).to_bits() == value.to_bits() {
-        // The same digits as below, but std writes an integer three times as fast. (-0 differs in bits.)
+        // The same digits as below, but std writes an integer three times as fast. (-0 differs in
+        // bits.)
         write!(text, "{}", value as i64)
     } else {
         write!(text, "{value}")

@@ -1,7 +1,7 @@
 //! A mote-sized Prometheus metrics server: std, one thread, blocking calls, made to be read.
 //!
-//! A program keeps its numbers in a [`Registry`]. Every few seconds Prometheus connects and asks for all of
-//! them over HTTP, which is called a *scrape*. The response is a text, the *exposition*:
+//! A program keeps its numbers in a [`Registry`]. Every few seconds Prometheus connects and asks
+//! for all of them over HTTP, which is called a *scrape*. The response is a text, the *exposition*:
 //!
 //! ```
 //! let mut registry = metricmote::Registry::new();
@@ -27,13 +27,13 @@
 //! # anyhow::Ok(())
 //! ```
 //!
-//! A [`MetricsServer`] serves that text over HTTP. Errors are meant to be printed, with `{:#}` to include
-//! their causes, so most are [`anyhow::Error`]s.
+//! A [`MetricsServer`] serves that text over HTTP. Errors are meant to be printed, with `{:#}` to
+//! include their causes, so most are [`anyhow::Error`]s.
 //!
 //! # Reading the source
 //!
-//! The program owns the loop. For each scrape it takes four steps, and neither the server nor the registry
-//! knows of the other:
+//! The program owns the loop. For each scrape it takes four steps, and neither the server nor the
+//! registry knows of the other:
 //!
 //! ```text
 //! 1. accept   the server waits for a client and reads its request

@@ -32,8 +32,8 @@ fn serve(address: &str) -> Result<Infallible> {
     loop {
         let served = server.accept().and_then(|scrape| {
             say(stdout(), scrape.request_line());
-            // One update is due at the start, and one each second. Nobody sees the values between two
-            // scrapes, so no second thread has to make the updates in time.
+            // One update is due at the start, and one each second. Nobody sees the values between
+            // two scrapes, so no second thread has to make the updates in time.
             let due = start.elapsed().as_secs() + 1;
             if updates < due {
                 say(stdout(), "Update metrics");
@@ -51,7 +51,8 @@ fn serve(address: &str) -> Result<Infallible> {
     }
 }
 
-/// Returns how many updates to make. After a long time without a scrape, those of an hour are enough.
+/// Returns how many updates to make. After a long time without a scrape, those of an hour are
+/// enough.
 fn missed_updates(made: u64, due: u64) -> u64 {
     (due - made).min(60 * 60)
 }
@@ -71,8 +72,8 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
 
 /// Returns a random number that is at least 0 and less than 1.
 ///
-/// std has no random numbers, but every new `RandomState` hashes with random keys. An `f64` has room
-/// for 53 bits of such a hash.
+/// std has no random numbers, but every new `RandomState` hashes with random keys. An `f64` has
+/// room for 53 bits of such a hash.
 fn random() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     (bits >> 11) as f64 / (1_u64 << 53) as f64

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A number that only goes up, such as the number of requests served. It starts at 0.
 ///
-/// [`Registry::counter`](crate::Registry::counter) returns it. A clone is another handle to the same number,
-/// and can be moved to another thread. Like all numbers in Prometheus it is an `f64`, which can count in
-/// steps of 1 up to 2^53.
+/// [`Registry::counter`](crate::Registry::counter) returns it. A clone is another handle to the
+/// same number, and can be moved to another thread. Like all numbers in Prometheus it is an `f64`,
+/// which can count in steps of 1 up to 2^53.
 #[derive(Clone, Debug)]
 pub struct Counter(pub(crate) Number);
 
@@ -18,14 +18,14 @@ impl Counter {
         self.0.add(1.0);
     }
 
-    /// Adds `amount`, which may be infinite. If the amount comes from elsewhere, check first that it is not
-    /// negative, for example by parsing it as an unsigned integer.
+    /// Adds `amount`, which may be infinite. If the amount comes from elsewhere, check first that
+    /// it is not negative, for example by parsing it as an unsigned integer.
     ///
     /// # Panics
     ///
-    /// Panics if `amount` is negative or NaN. The counter keeps its value then. If a counter dropped,
-    /// Prometheus would assume that the program has restarted, so "Writing client libraries" demands that it
-    /// cannot drop.
+    /// Panics if `amount` is negative or NaN. The counter keeps its value then. If a counter
+    /// dropped, Prometheus would assume that the program has restarted, so "Writing client
+    /// libraries" demands that it cannot drop.
     pub fn inc_by(&self, amount: f64) {
         assert!(amount >= 0.0, "a counter cannot be increased by {amount}");
         self.0.add(amount);
@@ -39,8 +39,8 @@ impl Counter {
 
 /// A number that goes up and down, such as a temperature. It starts at 0.
 ///
-/// [`Registry::gauge`](crate::Registry::gauge) returns it. It can be cloned and shared between threads like a
-/// [`Counter`].
+/// [`Registry::gauge`](crate::Registry::gauge) returns it. It can be cloned and shared between
+/// threads like a [`Counter`].
 #[derive(Clone, Debug)]
 pub struct Gauge(pub(crate) Number);
 
@@ -76,10 +76,11 @@ impl Gauge {
     }
 }
 
-/// The value of a series, which the registry shares with the handles. It is stored as the bits of an `f64`,
-/// because std has no atomic `f64`.
+/// The value of a series, which the registry shares with the handles. It is stored as the bits of
+/// an `f64`, because std has no atomic `f64`.
 ///
-/// The order in which other threads see the changes of two numbers does not matter, so `Relaxed` is enough.
+/// The order in which other threads see the changes of two numbers does not matter, so `Relaxed` is
+/// enough.
 #[derive(Clone, Default)]
 pub(crate) struct Number(Arc<AtomicU64>);
 

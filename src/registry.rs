@@ -1,7 +1,7 @@
 //! The registry: checks what is registered, and renders it at each scrape.
 //!
-//! It is two maps, one inside the other, as the text format has two levels: families by name, and in each
-//! family its series by labels.
+//! It is two maps, one inside the other, as the text format has two levels: families by name, and
+//! in each family its series by labels.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::{Occupied, Vacant};
@@ -13,22 +13,22 @@ use crate::metric::{Counter, Gauge, Number};
 
 /// The metrics of a program.
 ///
-/// A *family* has a name, a type and a help text. It contains one *series* for each combination of label
-/// values.
+/// A *family* has a name, a type and a help text. It contains one *series* for each combination of
+/// label values.
 ///
-/// Whatever the registry accepts, Prometheus reads back with the same names, labels and values (except for
-/// two changes that it makes to labels, see [`counter`](Self::counter)). Whatever would make a scrape fail
-/// or lose data is refused when it is registered, with an error that names the metric and the rule. A
-/// refused registration changes nothing.
+/// Whatever the registry accepts, Prometheus reads back with the same names, labels and values
+/// (except for two changes that it makes to labels, see [`counter`](Self::counter)). Whatever would
+/// make a scrape fail or lose data is refused when it is registered, with an error that names the
+/// metric and the rule. A refused registration changes nothing.
 ///
 /// # Two ways to use it
 ///
 /// To *instrument* a program, register each series once and keep its handle.
 ///
-/// To *export* the numbers of another system, such as a kernel or a device, create a new registry for each
-/// scrape and fill it with the numbers of that moment. A series that has disappeared from the other system
-/// is then gone from the exposition, and a counter that has been reset there simply shows a smaller value,
-/// which is what Prometheus expects after a reset:
+/// To *export* the numbers of another system, such as a kernel or a device, create a new registry
+/// for each scrape and fill it with the numbers of that moment. A series that has disappeared from
+/// the other system is then gone from the exposition, and a counter that has been reset there
+/// simply shows a smaller value, which is what Prometheus expects after a reset:
 ///
 /// ```
 /// use metricmote::Registry;
@@ -54,8 +54,8 @@ use crate::metric::{Counter, Gauge, Number};
 /// # anyhow::Ok(())
 /// ```
 ///
-/// Every scraper waits while the numbers are collected. If that takes seconds, collect them in another
-/// thread and set gauges.
+/// Every scraper waits while the numbers are collected. If that takes seconds, collect them in
+/// another thread and set gauges.
 #[derive(Debug, Default)]
 pub struct Registry {
     families: BTreeMap<String, Family>,
@@ -82,26 +82,26 @@ impl Registry {
 
     /// Registers a counter, which is a series that only goes up.
     ///
-    /// By convention the name of a counter consists of what it counts, a base unit and `_total`, for example
-    /// `http_response_bytes_total`.
+    /// By convention the name of a counter consists of what it counts, a base unit and `_total`,
+    /// for example `http_response_bytes_total`.
     ///
-    /// Prometheus makes two changes to labels. It adds the labels `job` and `instance` to every series, and
-    /// renames labels of the same name to `exported_job` and `exported_instance` (unless it is configured
-    /// with `honor_labels`). And it drops labels whose value is empty.
+    /// Prometheus makes two changes to labels. It adds the labels `job` and `instance` to every
+    /// series, and renames labels of the same name to `exported_job` and `exported_instance`
+    /// (unless it is configured with `honor_labels`). And it drops labels whose value is empty.
     ///
     /// # Errors
     ///
     /// Fails if
     ///
     /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`;
-    /// * `name` is one of the series that Prometheus itself stores for every target, which are `up`,
-    ///   `scrape_duration_seconds`, `scrape_samples_scraped`, `scrape_samples_post_metric_relabeling`,
-    ///   `scrape_series_added`, `scrape_timeout_seconds`, `scrape_sample_limit` and
-    ///   `scrape_body_size_bytes`;
-    /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved for
-    ///   Prometheus, or is given twice;
-    /// * `name` is already registered with another type or another help text, since a family has only one,
-    ///   or with other label names, which "Writing client libraries" forbids;
+    /// * `name` is one of the series that Prometheus itself stores for every target, which are
+    ///   `up`, `scrape_duration_seconds`, `scrape_samples_scraped`,
+    ///   `scrape_samples_post_metric_relabeling`, `scrape_series_added`, `scrape_timeout_seconds`,
+    ///   `scrape_sample_limit` and `scrape_body_size_bytes`;
+    /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
+    ///   for Prometheus, or is given twice;
+    /// * `name` is already registered with another type or another help text, since a family has
+    ///   only one, or with other label names, which "Writing client libraries" forbids;
     /// * the same series is already registered, with its labels in the same or in another order.
     pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
         self.register("counter", name, help, labels).map(Counter)
@@ -125,7 +125,8 @@ impl Registry {
         help: &str,
         labels: &[(&str, &str)],
     ) -> Result<Number> {
-        // In the order of their names, so that the same labels in another order are the same series.
+        // In the order of their names, so that the same labels in another order are the same
+        // series.
         let help = escape(help);
         let mut labels = labels.to_vec();
         labels.sort_unstable();
@@ -160,13 +161,14 @@ impl Registry {
         }
     }
 
-    /// Renders the exposition: for each family a HELP and a TYPE line, then a line for each of its series.
+    /// Renders the exposition: for each family a HELP and a TYPE line, then a line for each of its
+    /// series.
     ///
-    /// Families are in the order of their names, series in the order of their labels, and labels in the
-    /// order of their names.
+    /// Families are in the order of their names, series in the order of their labels, and labels in
+    /// the order of their names.
     ///
-    /// The values are read one after another. If another thread changes one meanwhile, the change shows in
-    /// this exposition or in the next.
+    /// The values are read one after another. If another thread changes one meanwhile, the change
+    /// shows in this exposition or in the next.
     pub fn render(&self) -> String {
         let mut text = String::new();
         for (name, family) in &self.families {
@@ -182,8 +184,9 @@ impl Registry {
     }
 }
 
-/// The series that Prometheus itself stores for every target, the last three only with a feature flag. A
-/// metric with the same name would replace them, so a target could claim to be up while it is down.
+/// The series that Prometheus itself stores for every target, the last three only with a feature
+/// flag. A metric with the same name would replace them, so a target could claim to be up while it
+/// is down.
 const STORED_BY_PROMETHEUS: [&str; 8] = [
     "up",
     "scrape_duration_seconds",

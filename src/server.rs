@@ -12,13 +12,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::budget::{Budget, Connection};
 
-/// The most bytes that the server reads of a request, up to its blank line. Prometheus sends about 300.
+/// The most bytes that the server reads of a request, up to its blank line. Prometheus sends about
+/// 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
 /// A server that answers one client at a time.
 ///
-/// The program owns the loop, as it does with a [`TcpListener`]. Values are only seen when a client asks
-/// for them, so the best place to update them is between [`accept`](Self::accept) and
+/// The program owns the loop, as it does with a [`TcpListener`]. Values are only seen when a client
+/// asks for them, so the best place to update them is between [`accept`](Self::accept) and
 /// [`answer`](Scrape::answer):
 ///
 /// ```no_run
@@ -45,8 +46,8 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 /// }
 /// ```
 ///
-/// Do not write `server.accept()?` in that loop: every error concerns one client only, so the first port
-/// scan would end the program.
+/// Do not write `server.accept()?` in that loop: every error concerns one client only, so the first
+/// port scan would end the program.
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
@@ -80,16 +81,17 @@ impl MetricsServer {
 
     /// Waits until a client connects, and reads its request.
     ///
-    /// It may take any time until a client connects. After that, the server waits for the request for at
-    /// most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it waiting before.
+    /// It may take any time until a client connects. After that, the server waits for the request
+    /// for at most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it waiting
+    /// before.
     ///
     /// # Errors
     ///
-    /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or does not
-    /// send a valid request; in the last two cases it has been sent a 4xx response, unless it never sent
-    /// anything. Every error concerns one client only: log it and call `accept` again. If the process
-    /// has no file descriptors left, `accept` fails only after half a second, so that a loop that logs every
-    /// error does not fill the log.
+    /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or
+    /// does not send a valid request; in the last two cases it has been sent a 4xx response, unless
+    /// it never sent anything. Every error concerns one client only: log it and call `accept`
+    /// again. If the process has no file descriptors left, `accept` fails only after half a second,
+    /// so that a loop that logs every error does not fill the log.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let start = Instant::now();
         let (stream, peer) = match self.listener.accept() {
@@ -128,11 +130,11 @@ impl MetricsServer {
 /// How long to wait after `accept` has failed.
 fn pause_after(error: ErrorKind) -> Duration {
     match error {
-        // The client has disconnected while it was queued. Linux reports that later, other systems here
-        // (macOS as `InvalidInput`). With a pause, such clients would hold up all others.
+        // The client has disconnected while it was queued. Linux reports that later, other systems
+        // here (macOS as `InvalidInput`). With a pause, such clients would hold up all others.
         ConnectionAborted | ConnectionReset | InvalidInput => Duration::ZERO,
-        // Most likely no file descriptor is left. The client stays in the queue, so the next `accept`
-        // would fail at once.
+        // Most likely no file descriptor is left. The client stays in the queue, so the next
+        // `accept` would fail at once.
         _ => Duration::from_millis(500),
     }
 }
@@ -168,23 +170,24 @@ const LONG_LINE: Failure = Refused("414 URI Too Long", "Ask for something shorte
 const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send fewer headers.");
 
 impl Scrape<'_> {
-    /// Returns the request line, for example `GET /metrics HTTP/1.1`. It is printable ASCII, so it is safe
-    /// to print.
+    /// Returns the request line, for example `GET /metrics HTTP/1.1`. It is printable ASCII, so it
+    /// is safe to print.
     pub fn request_line(&self) -> &str {
         &self.request_line
     }
 
-    /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes the
-    /// connection.
+    /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes
+    /// the connection.
     ///
-    /// The server waits until the client takes the response for at most 1 s at a time and 3 s in all, or
-    /// less if other clients have kept it waiting before. If the client is still sending, the server also
-    /// reads on for a while, since closing the connection at once could cost the client the response.
+    /// The server waits until the client takes the response for at most 1 s at a time and 3 s in
+    /// all, or less if other clients have kept it waiting before. If the client is still sending,
+    /// the server also reads on for a while, since closing the connection at once could cost the
+    /// client the response.
     ///
     /// # Errors
     ///
-    /// Fails if the client disconnects or is too slow. The response is truncated then, which the client can
-    /// tell from its `Content-Length`.
+    /// Fails if the client disconnects or is too slow. The response is truncated then, which the
+    /// client can tell from its `Content-Length`.
     pub fn answer(mut self, exposition: &str) -> Result<()> {
         // Prometheus 3 rejects a response without this header.
         let format = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
@@ -193,8 +196,8 @@ impl Scrape<'_> {
 
     /// Sends a response with the status 500 and `reason` as its body, and closes the connection.
     ///
-    /// Prometheus then marks the target as down and shows the status. The reason is for people who open
-    /// the URL themselves.
+    /// Prometheus then marks the target as down and shows the status. The reason is for people who
+    /// open the URL themselves.
     ///
     /// # Errors
     ///
@@ -209,7 +212,8 @@ impl Scrape<'_> {
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
             Some(b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z') => {}
-            // This is no HTTP, but a TLS handshake for example, in which a line feed may never come.
+            // This is no HTTP, but a TLS handshake for example, in which a line feed may never
+            // come.
             Some(_) => return Err(MALFORMED),
         }
 
@@ -242,9 +246,10 @@ impl Scrape<'_> {
     fn respond(&mut self, status: &str, headers: &str, body: &str) -> Result<()> {
         self.write_response(status, headers, body)
             .with_context(|| format!("{} did not take the response", self.peer))?;
-        // If a socket is closed while it holds unread bytes, the kernel sends a reset, and the client's
-        // kernel may then discard the response. So close only the writing half, which tells the client that
-        // the response is complete, and read on until the client closes its half or its time is over.
+        // If a socket is closed while it holds unread bytes, the kernel sends a reset, and the
+        // client's kernel may then discard the response. So close only the writing half, which
+        // tells the client that the response is complete, and read on until the client closes its
+        // half or its time is over.
         if self.unread && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
             let _ = io::copy(&mut self.connection, &mut io::sink());
         }
