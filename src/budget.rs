@@ -7,11 +7,11 @@
 //! That is why all clients together spend one *budget* of time, a token bucket:
 //!
 //! 1. Waiting for a client takes time out of the budget. If nothing is left, the client is dropped.
-//! 2. Each client that connects adds a small allowance, so even when others have emptied the
-//!    budget, the server can wait a moment for it.
-//! 3. While nobody is connected, the server is idle, and each second of that adds ten. So clients
-//!    that are slow but honest do not empty the budget, as long as the server is idle for a tenth
-//!    of the time.
+//! 2. Each client that connects adds a small allowance. So even if others have emptied the budget,
+//!    the server can wait for this client for a moment.
+//! 3. While no client is connected, the server is idle, and each idle second adds ten seconds. So
+//!    honest clients may be slow: even if the server waits for them for nine tenths of the time,
+//!    the budget does not run dry.
 //! 4. The budget never holds more than its full amount, and a single wait takes at most half of
 //!    that, so that one silent client cannot use up everything.
 //!
@@ -26,10 +26,10 @@
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128,
-//! and Linux adds one.) If a scrape arrives at the end of that queue and everyone before it
-//! misbehaves, the server is never idle until the scrape's turn, so the others can spend two full
-//! budgets and their allowances. Each allowance counts as 8 ms more here, because the kernel may
-//! end a wait that much too late:
+//! and Linux adds one.) Suppose that a scrape comes last in this queue, and that everyone before it
+//! misbehaves. The server is not idle until it has served them all, so they can spend the two full
+//! budgets and their allowances, but no more. In this sum each allowance is 8 ms longer, because
+//! the kernel may end a wait that much too late:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s

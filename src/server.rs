@@ -26,7 +26,7 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 /// use std::io::{Write, stderr};
 /// use std::time::Instant;
 ///
-/// use metricmote::{Gauge, MetricsServer, Registry};
+/// use metricmote::{MetricsServer, Registry};
 ///
 /// fn main() -> anyhow::Result<()> {
 ///     let mut registry = Registry::new();
@@ -81,17 +81,18 @@ impl MetricsServer {
 
     /// Waits until a client connects, and reads its request.
     ///
-    /// It may take any time until a client connects. After that, the server waits for the request
-    /// for at most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it waiting
-    /// before.
+    /// There is no limit to how long it waits for a client to connect. Then it waits for the
+    /// request for at most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it
+    /// waiting before.
     ///
     /// # Errors
     ///
     /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or
-    /// does not send a valid request; in the last two cases it has been sent a 4xx response, unless
-    /// it never sent anything. Every error concerns one client only: log it and call `accept`
-    /// again. If the process has no file descriptors left, `accept` fails only after half a second,
-    /// so that a loop that logs every error does not fill the log.
+    /// does not send a valid request. A client that has sent anything gets a 4xx response first.
+    ///
+    /// Every error concerns one client only, so log it and call `accept` again. If the process has
+    /// no file descriptors left, `accept` waits for half a second before it fails, so that such a
+    /// loop does not fill the log.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let start = Instant::now();
         let (stream, peer) = match self.listener.accept() {
@@ -130,11 +131,12 @@ impl MetricsServer {
 /// How long to wait after `accept` has failed.
 fn pause_after(error: ErrorKind) -> Duration {
     match error {
-        // The client has disconnected while it was queued. Linux reports that later, other systems
-        // here (macOS as `InvalidInput`). With a pause, such clients would hold up all others.
+        // The client disconnected while it was queued. (Linux reports that later, by a failed read,
+        // and macOS reports it as `InvalidInput`.) A pause would let such clients hold up all
+        // others.
         ConnectionAborted | ConnectionReset | InvalidInput => Duration::ZERO,
-        // Most likely no file descriptor is left. The client stays in the queue, so the next
-        // `accept` would fail at once.
+        // Most likely no file descriptor is left. Then the next `accept` would fail at once,
+        // because the client stays in the queue.
         _ => Duration::from_millis(500),
     }
 }
@@ -179,10 +181,10 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes
     /// the connection.
     ///
-    /// The server waits until the client takes the response for at most 1 s at a time and 3 s in
-    /// all, or less if other clients have kept it waiting before. If the client is still sending,
-    /// the server also reads on for a while, since closing the connection at once could cost the
-    /// client the response.
+    /// The server waits for the client to take the response for at most 1.5 s at a time and 3 s in
+    /// all, or less if other clients have kept it waiting before. If the client goes on sending,
+    /// the server also reads on for up to 1.2 s, because closing the connection at once could cost
+    /// the client the response.
     ///
     /// # Errors
     ///
@@ -212,8 +214,7 @@ impl Scrape<'_> {
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
             Some(b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z') => {}
-            // This is no HTTP, but a TLS handshake for example, in which a line feed may never
-            // come.
+            // This is not HTTP. It may be a TLS handshake, in which a line feed may never come.
             Some(_) => return Err(MALFORMED),
         }
 

@@ -22,22 +22,16 @@ type Outcome = Result<(), &'static str>;
 
 /// In the order of the README's table. `sturdy.rs` refers to them by their numbers.
 const FAULTS: [(&str, fn(&mut Program) -> Outcome); 10] = [
-    (
-        "One client says nothing, or only half a request",
-        one_silent_client,
-    ),
+    ("One client is silent", one_silent_client),
     ("Clients hang up at any moment", hang_ups),
-    (
-        "A request has a header of 20 kB or a body of 1 MB",
-        long_requests,
-    ),
+    ("A request has 20 kB of headers or a body", long_requests),
     ("Prometheus 3 requires a `Content-Type`", content_type),
     ("A request line does not end", endless_line),
-    ("A request contains control characters", control_characters),
-    ("Nobody reads what the program prints", unread_output),
+    ("A request has control characters", control_characters),
+    ("Nobody reads the output", unread_output),
     ("A label value contains a quote", quote_in_a_label),
-    ("A hundred clients say nothing", a_hundred_silent_clients),
-    ("One client sends a byte now and then", dripping_client),
+    ("A hundred clients are silent", a_hundred_silent_clients),
+    ("One client drips its request", dripping_client),
 ];
 
 /// Returns addresses that are free now. On Linux no other test uses this host, so that nothing else
@@ -70,16 +64,14 @@ fn ladder() {
         assert_ne!(naive, "survives", "{fault}");
         assert_eq!(metricmote, "survives", "{fault}");
         table.push(format!(
-            "| {} | {fault} | {naive} | {sturdy} | {metricmote} |",
+            "| {}. {fault} | {naive} | {sturdy} | {metricmote} |",
             i + 1
         ));
     }
     println!("\n{}", table.join("\n"));
     let readme = include_str!("../README.md");
-    let shown = readme
-        .lines()
-        .skip_while(|line| !line.starts_with("| 1 | "));
-    // The README's last column says what cures the fault.
+    let shown = readme.lines().skip_while(|line| !line.starts_with("| 1. "));
+    // The README's last column says what fixes the fault.
     let shown: Vec<&str> = shown
         .zip(&table)
         .map(|(line, row)| &line[..row.len()])

@@ -1,4 +1,4 @@
-//! The naive endpoint, grown up. Each cure has the number of its fault in the README's table.
+//! The naive endpoint, grown up. Each fix has the number of its fault in the README's table.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
