@@ -50,9 +50,12 @@ fn fifty_scrapers_in_a_closed_loop_lose_nothing_although_ten_are_late() {
 /// A tunnel connects before it has a request, and a lost packet is sent again after some 0.45 s.
 #[test]
 fn a_lone_client_that_is_late_by_half_a_second_is_served() {
-    for sent in [0, 20] {
-        scrape_late(Served::large(0).address, sent, Duration::from_millis(500));
-    }
+    let half_a_second = Duration::from_millis(500);
+    let (connects, sends_half) = (Served::large(0), Served::large(0));
+    thread::scope(|scope| {
+        scope.spawn(|| scrape_late(connects.address, 0, half_a_second));
+        scope.spawn(|| scrape_late(sends_half.address, 20, half_a_second));
+    });
 }
 
 /// The server waits for such clients for four fifths of the time, and is idle for one fifth.
@@ -65,13 +68,13 @@ fn clients_that_are_late_again_and_again_are_served() {
             .map(|()| connect(server.address))
             .map(|mut silent| read_to_end(&mut silent)),
     );
-    for _ in 0..20 {
+    for _ in 0..6 {
         thread::sleep(Duration::from_millis(20));
         scrape_late(server.address, 0, Duration::from_millis(80));
     }
 }
 
-/// On a network this is slow as well; see `slow_link.sh`.
+/// On a network this is slow as well; see `network.sh`.
 #[test]
 #[cfg_attr(
     windows,
@@ -103,7 +106,7 @@ fn a_large_response_again_and_again_among_silent_clients_is_whole() {
     // One that reads nothing has used up the budget for writing.
     drop(Crowd::gather(server.address, 1, Hostile::READS_NOTHING));
     scrape(server.address);
-    for _ in 0..4 {
+    for _ in 0..2 {
         assert!(reads_all(server.address, Duration::ZERO, 20_000_000));
     }
 }
@@ -115,7 +118,7 @@ fn a_large_response_again_and_again_among_silent_clients_is_whole() {
     ignore = "a write there takes everything within its time-out, or fails"
 )]
 fn clients_that_dribble_a_body_do_not_cost_another_its_large_response() {
-    let server = Served::large(14 * MEGABYTE);
+    let server = Served::large(10 * MEGABYTE);
     let dribble = Hostile::dripping(b"GET / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n", b"x", 1);
     let _crowd = Crowd::gather(server.address, 1, dribble);
     scrape(server.address);
@@ -125,7 +128,7 @@ fn clients_that_dribble_a_body_do_not_cost_another_its_large_response() {
 #[test]
 fn half_a_second_after_an_attack_a_late_and_slow_client_is_served() {
     let server = Served::large(8_000_000);
-    let silent = Crowd::gather(server.address, 20, Hostile::SILENT);
+    let silent = Crowd::gather(server.address, 3, Hostile::SILENT);
     scrape(server.address);
     drop(silent);
     // This one is served after all of them.
@@ -171,7 +174,7 @@ fn the_server_waits_as_long_as_the_documentation_says() {
     let waited = wait(Duration::from_millis(20));
     assert!((0.2..0.35).contains(&waited), "{waited}");
     // But the budget never holds more than 1.2 s.
-    let waits = [500, 0, 0].map(|idle| wait(Duration::from_millis(idle)));
+    let waits = [150, 0, 0].map(|idle| wait(Duration::from_millis(idle)));
     assert!(
         waits[0] > 0.59 && waits[1] > 0.59 && waits[2] < 0.1,
         "{waits:?}"

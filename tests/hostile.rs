@@ -1,6 +1,6 @@
-//! No client can stop the server: each test is an attack with honest scrapes meanwhile.
+//! No client can stop the server.
 //!
-//! `cargo test --test hostile -- --nocapture --test-threads=1` prints what they measure. The worst that
+//! `cargo test --test hostile -- --nocapture` prints how long a scrape takes during each attack. The worst that
 //! a full queue can do with large responses is in `worst_case.rs`, and how simpler servers fare is in
 //! `ladder.rs`.
 
@@ -15,65 +15,42 @@ use std::time::Duration;
 use support::clients::{Crowd, Hostile, scrape_within};
 use support::{Metricmote, Response, Served, connect, exchange, read_to_end, scrape};
 
-/// Scrapes while so many clients attack.
-fn attack(size: usize, what: &str, client: Hostile, limit: f64) {
-    let server = Served::large(8_000_000);
-    let _crowd = Crowd::gather(server.address, size, client);
-    scrape_within(limit, &format!("{size} {what}"), server.address);
-}
+const BODY: &[u8] = b"GET / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n";
+const ASK: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
-/// The probe of a kubelet waits for one second.
+/// How many clients do what, and how many seconds a scrape among them may take.
+#[rustfmt::skip]
+const ATTACKS: [(usize, &str, Hostile, f64); 8] = [
+    // The probe of a kubelet waits for one second.
+    (1, "say nothing", Hostile::SILENT, 1.0),
+    (20, "say nothing", Hostile::SILENT, 3.0),
+    (128, "say nothing", Hostile::SILENT, 5.0),
+    // None of these waits is as long as a single wait may be.
+    (20, "send a byte every 4 ms", Hostile::dripping(b"GET /", b"x", 4), 3.0),
+    // Their response is small and sent at once, but the server reads on.
+    (128, "send a body byte by byte", Hostile::dripping(BODY, b"x", 4), 5.0),
+    (1, "read nothing of 8 MB", Hostile::READS_NOTHING, 4.0),
+    (20, "read nothing of 8 MB", Hostile::READS_NOTHING, 6.0),
+    // Clients that are served add their allowances, but no more than that.
+    (60, "say nothing, among 60 that ask", Hostile::SILENT, 5.0),
+];
+
 #[test]
-fn three_probes_beside_one_silent_client() {
-    let server = Served::large(0);
-    let _silent = Crowd::gather(server.address, 1, Hostile::SILENT);
-    for _ in 0..3 {
-        scrape_within(1.0, "1 silent", server.address);
+fn no_attack_delays_a_scrape_beyond_its_limit() {
+    let attacks = ATTACKS.map(|(size, what, client, limit)| {
+        thread::spawn(move || {
+            let server = Served::large(8_000_000);
+            let asking = if what.contains("among 60") { 60 } else { 0 };
+            let _asking = Crowd::gather(server.address, asking, Hostile::dripping(ASK, b"", 1));
+            let _crowd = Crowd::gather(server.address, size, client);
+            for _ in 0..2 {
+                scrape_within(limit, &format!("{size} {what}"), server.address);
+            }
+        })
+    });
+    for attack in attacks {
+        attack.join().unwrap();
     }
-}
-
-#[test]
-fn twenty_silent_clients() {
-    attack(20, "silent", Hostile::SILENT, 3.0);
-}
-
-#[test]
-fn as_many_silent_clients_as_the_queue_holds() {
-    attack(128, "silent", Hostile::SILENT, 5.0);
-}
-
-/// They are never silent for as long as a single wait may last.
-#[test]
-fn twenty_clients_that_send_a_byte_every_few_milliseconds() {
-    let client = Hostile::dripping(b"GET /", b"x", 4);
-    attack(20, "that send a byte every 4 ms", client, 3.0);
-}
-
-/// Their response is small and sent at once, but the server waits for the rest of their request.
-#[test]
-fn as_many_clients_as_the_queue_holds_that_dribble_a_body() {
-    let client = Hostile::dripping(b"GET / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n", b"x", 1);
-    attack(128, "that dribble a body", client, 5.0);
-}
-
-#[test]
-fn one_client_that_asks_for_8_mb_and_reads_nothing() {
-    attack(1, "that reads nothing of 8 MB", Hostile::READS_NOTHING, 4.0);
-}
-
-#[test]
-fn twenty_clients_that_ask_for_8_mb_and_read_nothing() {
-    attack(20, "that read nothing of 8 MB", Hostile::READS_NOTHING, 7.0);
-}
-
-/// Clients that are served bring allowances, but no more than that.
-#[test]
-fn sixty_silent_clients_among_sixty_that_ask() {
-    let server = Served::large(0);
-    let ask = Hostile::dripping(b"GET / HTTP/1.1\r\n\r\n", b"", 1);
-    let _asking = Crowd::gather(server.address, 60, ask);
-    let _silent = Crowd::gather(server.address, 60, Hostile::SILENT);
-    scrape_within(5.0, "60 silent among 60 that ask", server.address);
 }
 
 /// The kernel leaves those that do not fit into the queue to try again after 1, 3 and 7 s. So whether

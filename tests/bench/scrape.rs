@@ -1,4 +1,4 @@
-//! What a scrape costs. `cargo bench` prints two tables. It judges nothing.
+//! What a scrape costs. `cargo bench` prints two tables, and judges nothing.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -9,10 +9,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use metricmote::{Gauge, MetricsServer, Registry};
-use support::{Random, SCRAPE, exchange};
+use metricmote::{Gauge, Registry};
+use support::{Random, SCRAPE, Served, exchange};
 
-/// Series in families of ten. Half of them are whole numbers, the others fractions.
+/// Series in families of ten. Half of the values are whole numbers, the others are fractions.
 struct Program {
     registry: Registry,
     gauges: Vec<Gauge>,
@@ -28,15 +28,14 @@ impl Program {
             let name = format!("level_{}", i / 10);
             registry.gauge(&name, "Level of these items.", &labels)
         };
-        let gauges = (0..series).map(register).map(Result::unwrap).collect();
-        let random = Random(1);
         Self {
+            gauges: (0..series).map(register).map(Result::unwrap).collect(),
             registry,
-            gauges,
-            random,
+            random: Random(1),
         }
     }
 
+    /// Changes all values.
     fn change(&mut self) {
         for pair in self.gauges.chunks(2) {
             pair[0].set(self.random.below(1_000_000) as f64);
@@ -44,10 +43,10 @@ impl Program {
         }
     }
 
-    /// Nanoseconds to render a series.
+    /// Returns how many nanoseconds it takes to render a series.
     fn render(&mut self) -> f64 {
         let (mut time, mut count) = (Duration::ZERO, 0);
-        while count < 3 || time < Duration::from_millis(20) {
+        while time < Duration::from_millis(20) {
             self.change();
             let start = Instant::now();
             black_box(self.registry.render());
@@ -58,34 +57,15 @@ impl Program {
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
-}
-
-/// The least that a blocking server can do: read once, and write a constant.
+/// Does the least that a blocking server can do: it reads once, and writes a constant.
 fn serve_constant(response: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
-        let mut request = [0; 8192];
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            let read = stream.read(&mut request);
+            let read = stream.read(&mut [0; 8192]);
             let _ = read.and_then(|_| stream.write_all(&response));
-        }
-    });
-    address
-}
-
-fn serve(mut program: Program) -> SocketAddr {
-    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
-    thread::spawn(move || {
-        loop {
-            let scrape = server.accept().unwrap();
-            program.change();
-            scrape.answer(&program.registry.render()).unwrap();
         }
     });
     address
@@ -102,36 +82,40 @@ fn scrapes_per_second(address: SocketAddr, buffer: &mut [u8]) -> f64 {
     f64::from(count) / start.elapsed().as_secs_f64()
 }
 
+fn median<const N: usize>(mut figures: [f64; N]) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures[N / 2]
+}
+
 fn main() {
-    // All sizes in turn, because a shared machine is slower for a second now and then.
-    let mut programs = [4, 1_000, 10_000, 100_000].map(|n| (Program::new(n), vec![]));
-    for _ in 0..15 {
-        for (program, figures) in &mut programs {
-            figures.push(program.render());
-        }
-    }
-    println!("\nNanoseconds to render a series whose value has changed (median of 15 rounds):\n");
+    println!("\nNanoseconds to render a series whose value has changed, median of 15:\n");
     println!("| series | ns |\n| ---: | ---: |");
-    for (program, figures) in programs {
-        println!("| {} | {:.1} |", program.gauges.len(), median(figures));
+    for series in [4, 1_000, 10_000, 100_000] {
+        let mut program = Program::new(series);
+        let figures = [(); 15].map(|()| program.render());
+        println!("| {series} | {:.1} |", median(figures));
     }
 
-    println!("\nScrapes a second over loopback, changes included, beside a server that writes a");
-    println!("constant text of the same size (medians of 21 rounds):\n");
-    println!("| series | constant | metricmote | ratio |\n| ---: | ---: | ---: | ---: |");
+    println!("\nScrapes a second, one after another, and their ratio to those of a server that");
+    println!("writes a constant of the same size, median of 21:\n");
+    println!("| series | scrapes | ratio |\n| ---: | ---: | ---: |");
     let mut buffer = vec![0; 1 << 18];
     for series in [4, 10_000] {
-        let metricmote = serve(Program::new(series));
-        let constant = serve_constant(exchange(metricmote, SCRAPE));
-        let mut figures = [const { vec![] }; 3];
-        for _ in 0..21 {
+        let mut program = Program::new(series);
+        let metricmote = Served::start(move |scrape| {
+            program.change();
+            scrape.answer(&program.registry.render())
+        });
+        let constant = serve_constant(exchange(metricmote.address, SCRAPE));
+        let rounds = [(); 21].map(|()| {
             let constant = scrapes_per_second(constant, &mut buffer);
-            let metricmote = scrapes_per_second(metricmote, &mut buffer);
-            figures[0].push(constant);
-            figures[1].push(metricmote);
-            figures[2].push(metricmote / constant);
-        }
-        let [constant, metricmote, ratio] = figures.map(median);
-        println!("| {series} | {constant:.0} | {metricmote:.0} | {ratio:.2} |");
+            (
+                scrapes_per_second(metricmote.address, &mut buffer),
+                constant,
+            )
+        });
+        let scrapes = median(rounds.map(|(scrapes, _)| scrapes));
+        let ratio = median(rounds.map(|(scrapes, constant)| scrapes / constant));
+        println!("| {series} | {scrapes:.0} | {ratio:.2} |");
     }
 }
