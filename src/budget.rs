@@ -1,22 +1,23 @@
 //! How long the server waits for its clients.
 //!
 //! There is only one thread, so while the server waits for one client, all others wait as well. A
-//! time-out for each client is not enough: if a hundred clients connect and say nothing, a time-out
-//! of one second still stops the server for a hundred seconds.
+//! time-out for each client is not enough: if a hundred clients connect and send nothing, a
+//! time-out of one second stops the server for a hundred seconds.
 //!
-//! That is why all clients together spend one *budget* of time, a token bucket:
+//! That is why all clients share one *budget* of time:
 //!
-//! 1. Waiting for a client takes time out of the budget. If nothing is left, the client is dropped.
+//! 1. Waiting for a client takes time out of the budget. If none is left, the client is dropped.
 //! 2. Each client that connects adds a small allowance. So even if others have emptied the budget,
 //!    the server can wait for this client for a moment.
 //! 3. While no client is connected, the server is idle, and each idle second adds ten seconds. So
-//!    honest clients may be slow: even if the server waits for them for nine tenths of the time,
-//!    the budget does not run dry.
-//! 4. The budget never holds more than its full amount, and a single wait takes at most half of
+//!    there is enough for many honest clients that are slow.
+//! 4. The budget never holds more than its full amount. And a single wait takes at most half of
 //!    that, so that one silent client cannot use up everything.
 //!
-//! There are two such budgets, one for reading requests and one for writing responses, so that
-//! clients which send nothing do not use up the time that a large response needs:
+//! (In other fields this is called a token bucket.)
+//!
+//! In fact there are two budgets, one for reading requests and one for writing responses.
+//! Otherwise, clients that send nothing would use up the time that a large response needs.
 //!
 //! |         | full budget | longest wait | allowance |
 //! | ------- | ----------- | ------------ | --------- |
@@ -25,34 +26,34 @@
 //!
 //! # How long a scrape may take
 //!
-//! While one client is served, the kernel queues up to 129 others. (std asks for a queue of 128,
-//! and Linux adds one.) Suppose that a scrape comes last in this queue, and that everyone before it
-//! misbehaves. The server is not idle until it has served them all, so they can spend the two full
-//! budgets and their allowances, but no more. In this sum each allowance is 8 ms longer, because
-//! the kernel may end a wait that much too late:
+//! While the server is busy, the kernel keeps up to 129 clients in a queue. (std asks for 128, and
+//! Linux adds one.) Suppose that all of them misbehave, and that a scrape comes last. Until the
+//! server reaches it, there is no idle time, so the clients have the full budgets and their
+//! allowances to spend. The kernel may end a wait up to 8 ms late, so let us count 16 ms and 24 ms
+//! for the allowances:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
 //! writing  3.0 s + 129 × 24 ms = 6.1 s
-//!                                9.4 s
+//! in all                         9.4 s
 //! ```
 //!
-//! Prometheus waits for 10 s unless it is configured otherwise. Sending or reading a byte now and
-//! then does not help an attacker, because many short waits cost as much as a long one.
+//! That is less than the 10 s for which Prometheus waits by default. It does not help an attacker
+//! to send or read a byte now and then, because many short waits cost as much as a long one.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-use std::io::{Read, Result, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// The most bytes that one call of [`Connection::write`] hands to the kernel.
+/// The most bytes that a single write hands to the kernel.
 ///
-/// A time-out does not limit how long a write takes: Linux counts it down only while the write
-/// sleeps, so a client that keeps reading a few bytes can make a single write of some megabytes
-/// last for many seconds. The budget is charged after each write, so writes must be short.
+/// A write is charged when it has ended, so it must end soon, and a time-out does not ensure that.
+/// If the client takes a few bytes of the response again and again, the time-out begins anew each
+/// time, and a write of some megabytes can last for many seconds.
 const LONGEST_WRITE: usize = 64 * 1024;
 
-/// The time that the server may spend waiting for its clients, all together.
+/// The time that the server may spend waiting for all its clients.
 #[derive(Debug)]
 pub struct Budget {
     /// The most that it ever holds.
@@ -75,38 +76,37 @@ impl Budget {
         }
     }
 
-    /// Adds what a new client brings: its allowance, and ten times the time that the server was
-    /// idle before it connected.
+    /// Adds the allowance of a new client, and ten times the time that the server was idle before.
     pub fn admit(&mut self, idle: Duration) {
-        self.left = (self.left + 10 * idle + self.allowance).min(self.full);
+        self.left = (self.left + self.allowance + 10 * idle).min(self.full);
     }
 
-    /// Makes a read or a write, given the time-out to set, and takes the time that it took out of
-    /// the budget.
-    fn charge(&mut self, mut call: impl FnMut(Duration) -> Result<usize>) -> Result<usize> {
+    /// Makes a read or a write, and subtracts its duration from the budget. The closure gets the
+    /// time-out to set.
+    fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
             let timeout = self.left.min(self.full / 2);
-            // A time-out of zero would mean "wait for ever", so std rejects it.
+            // std rejects a time-out of zero.
             if timeout.is_zero() {
                 return Err(TimedOut.into());
             }
             let start = Instant::now();
             let result = call(timeout);
             self.left = self.left.saturating_sub(start.elapsed());
-            match result.as_ref().map_err(|error| error.kind()) {
-                // The process received a signal, which is not the client's fault.
-                Err(Interrupted) => {}
-                // Unix reports a time-out as `WouldBlock`, Windows as `TimedOut`.
-                Err(WouldBlock | TimedOut) => return Err(TimedOut.into()),
+            match result.as_ref().err().map(io::Error::kind) {
+                // The process has received a signal. That is not the client's fault, so try again.
+                Some(Interrupted) => {}
+                // Unix reports a time-out as `WouldBlock`, and Windows as `TimedOut`.
+                Some(WouldBlock | TimedOut) => return Err(TimedOut.into()),
                 _ => return result,
             }
         }
     }
 }
 
-/// A connection whose reads and writes are paid for by a server's budgets.
+/// A connection whose reads and writes are charged to the budgets of the server.
 ///
-/// If a read or a write must wait for too long, it fails with [`TimedOut`].
+/// A read or a write that must wait for too long fails with [`TimedOut`].
 #[derive(Debug)]
 pub struct Connection<'a> {
     pub stream: TcpStream,
@@ -115,7 +115,7 @@ pub struct Connection<'a> {
 }
 
 impl Read for Connection<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.reading.charge(|timeout| {
             self.stream.set_read_timeout(Some(timeout))?;
             self.stream.read(buffer)
@@ -124,7 +124,7 @@ impl Read for Connection<'_> {
 }
 
 impl Write for Connection<'_> {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(LONGEST_WRITE)];
         self.writing.charge(|timeout| {
             self.stream.set_write_timeout(Some(timeout))?;
@@ -132,8 +132,8 @@ impl Write for Connection<'_> {
         })
     }
 
-    /// Does nothing, since a socket has no buffer to flush.
-    fn flush(&mut self) -> Result<()> {
+    /// Does nothing, because a socket has no buffer to flush.
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

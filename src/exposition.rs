@@ -20,13 +20,14 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    // A label value ends at the next quote, so quotes in it are escaped. A help text ends at the
-    // end of the line, so quotes in it are not.
-    let pairs: Vec<String> = labels
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", escape(value).replace('"', "\\\"")))
-        .collect();
-    format!("{{{}}}", pairs.join(","))
+    let mut pairs = Vec::new();
+    for (name, value) in labels {
+        // A label value ends at the next quote, so a quote inside it must be escaped. In a help
+        // text, which ends at the end of the line, it must not.
+        let value = escape(value).replace('"', "\\\"");
+        pairs.push(format!("{name}=\"{value}\""));
+    }
+    ["{", &pairs.join(","), "}"].concat()
 }
 
 /// Escapes line feeds, which would end the line, and the backslash itself.
@@ -38,13 +39,11 @@ pub fn escape(text: &str) -> String {
 pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
     if value.is_infinite() {
         text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if value != 0.0 && !(1e-5..1e16).contains(&value.abs()) {
-        // With an exponent, since `1e300` is shorter than three hundred zeros. Also NaN, which is
-        // in no range.
+    } else if value.abs() >= 1e16 || value.abs() < 1e-5 && value != 0.0 {
+        // With an exponent, as in `1e300`, because the plain form would have hundreds of zeros.
         write!(text, "{value:e}")
-    } else if (value as i64 as f64).to_bits() == value.to_bits() {
-        // The same digits as below, but std writes an integer three times as fast. (-0 differs in
-        // bits.)
+    } else if value.fract() == 0.0 && value != 0.0 {
+        // An integer has the same digits as the `f64`, but std writes it three times as fast.
         write!(text, "{}", value as i64)
     } else {
         write!(text, "{value}")

@@ -1,6 +1,5 @@
 //! The example: two counters and two gauges, which take a random step every second.
 
-use std::convert::Infallible;
 use std::env::args_os;
 use std::fmt::Display;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -12,7 +11,7 @@ use anyhow::{Context, Result};
 use metricmote::{Counter, Gauge, MetricsServer, Registry};
 
 /// Serves the example. Returns only if it cannot start.
-fn serve(address: &str) -> Result<Infallible> {
+fn serve(address: &str) -> Result<()> {
     let mut registry = Registry::new();
     let counters = [
         registry.counter("counter1", "Help for c1", &[("a", "1"), ("b", "1")])?,
@@ -24,16 +23,18 @@ fn serve(address: &str) -> Result<Infallible> {
     ];
     let mut server =
         MetricsServer::bind(address).with_context(|| format!("cannot listen on {address:?}"))?;
-    let address = server.local_addr()?;
-    say(stdout(), format_args!("Serving http://{address}/metrics"));
+    say(
+        stdout(),
+        format!("Serving http://{}/metrics", server.local_addr()?),
+    );
 
     let start = Instant::now();
     let mut updates = 0;
     loop {
         let served = server.accept().and_then(|scrape| {
             say(stdout(), scrape.request_line());
-            // One update is due at the start, and one each second. Nobody sees the values between
-            // two scrapes, so no second thread has to make the updates in time.
+            // One update is due at the start, and another one each second. Nobody sees the values
+            // between two scrapes, so the updates can wait until the next scrape.
             let due = start.elapsed().as_secs() + 1;
             if updates < due {
                 say(stdout(), "Update metrics");
@@ -46,13 +47,13 @@ fn serve(address: &str) -> Result<Infallible> {
         });
         if let Err(error) = served {
             // The error concerns one client only, so go on with the next.
-            say(stderr(), format_args!("error: {error:#}"));
+            say(stderr(), format!("error: {error:#}"));
         }
     }
 }
 
-/// Returns how many updates to make. After a long time without a scrape, those of an hour are
-/// enough.
+/// Returns how many updates to make, which is those of one hour at most. Otherwise the first scrape
+/// after months would have to wait for millions of updates.
 fn missed_updates(made: u64, due: u64) -> u64 {
     (due - made).min(60 * 60)
 }
@@ -72,11 +73,11 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
 
 /// Returns a random number that is at least 0 and less than 1.
 ///
-/// std has no random numbers, but every new `RandomState` hashes with random keys. An `f64` has
-/// room for 53 bits of such a hash.
+/// std has no random numbers. But each new `RandomState` hashes with a random key, so even the hash
+/// of no data is random. The upper 53 of its 64 bits are as many as an `f64` can hold.
 fn random() -> f64 {
-    let bits = RandomState::new().build_hasher().finish();
-    (bits >> 11) as f64 / (1_u64 << 53) as f64
+    let hash = RandomState::new().build_hasher().finish();
+    (hash >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Prints a line. Unlike `println!`, it does not panic if nobody reads the output.
@@ -96,24 +97,26 @@ fn main() -> ExitCode {
     // `args` would panic on an argument that is not UTF-8.
     let arguments = args_os().map(|argument| argument.to_string_lossy().into_owned());
     let arguments: Vec<String> = arguments.skip(1).collect();
+    // A pattern can match a `&str`, but not a `String`.
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let Err(error) = match words[..] {
-        // Loopback, so that a first run is not open to the network.
+    let result = match words[..] {
+        // The loopback address, so that a first run is not open to the network.
         [] => serve("127.0.0.1:8043"),
         [port] if port.parse::<u16>().is_ok() => serve(&format!("127.0.0.1:{port}")),
         [address] if !address.starts_with('-') => serve(address),
         ["-h" | "--help"] => return print(HELP),
         ["-V" | "--version"] => return print(concat!("metricmote ", env!("CARGO_PKG_VERSION"))),
         _ => {
-            let words = words.join(" ");
             say(
                 stderr(),
-                format_args!("error: unexpected {words:?} (see --help)"),
+                format!("error: unexpected {words:?} (see --help)"),
             );
             return ExitCode::from(2);
         }
     };
-    say(stderr(), format_args!("error: {error:#}"));
+    if let Err(error) = result {
+        say(stderr(), format!("error: {error:#}"));
+    }
     ExitCode::FAILURE
 }
 

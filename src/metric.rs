@@ -1,4 +1,4 @@
-//! Counters and gauges: handles to one number each, which any thread may change.
+//! Counters and gauges: handles to one value each, which any thread may change.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 ///
 /// [`Registry::counter`](crate::Registry::counter) returns it. A clone is another handle to the
 /// same number, and can be moved to another thread. Like all numbers in Prometheus it is an `f64`,
-/// which can count in steps of 1 up to 2^53.
+/// so beyond 2^53, where an `f64` has no place for a last digit, adding 1 no longer changes it.
 #[derive(Clone, Debug)]
-pub struct Counter(pub(crate) Number);
+pub struct Counter(pub(crate) Value);
 
 impl Counter {
     /// Adds 1.
@@ -18,14 +18,16 @@ impl Counter {
         self.0.add(1.0);
     }
 
-    /// Adds `amount`, which may be infinite. If the amount comes from elsewhere, check first that
-    /// it is not negative, for example by parsing it as an unsigned integer.
+    /// Adds `amount`, which may be infinite.
+    ///
+    /// If the amount comes from outside the program, check that it is not negative. For example,
+    /// parse it as an unsigned integer.
     ///
     /// # Panics
     ///
     /// Panics if `amount` is negative or NaN. The counter keeps its value then. If a counter
-    /// dropped, Prometheus would assume that the program has restarted, so "Writing client
-    /// libraries" demands that it cannot drop.
+    /// dropped, Prometheus would assume that the program has restarted, so the guidelines [Writing
+    /// client libraries](https://prometheus.io/docs/instrumenting/writing_clientlibs/) forbid it.
     pub fn inc_by(&self, amount: f64) {
         assert!(amount >= 0.0, "a counter cannot be increased by {amount}");
         self.0.add(amount);
@@ -39,10 +41,10 @@ impl Counter {
 
 /// A number that goes up and down, such as a temperature. It starts at 0.
 ///
-/// [`Registry::gauge`](crate::Registry::gauge) returns it. It can be cloned and shared between
+/// [`Registry::gauge`](crate::Registry::gauge) returns it. It can be cloned and moved to other
 /// threads like a [`Counter`].
 #[derive(Clone, Debug)]
-pub struct Gauge(pub(crate) Number);
+pub struct Gauge(pub(crate) Value);
 
 impl Gauge {
     /// Sets the value, which may be infinite or NaN.
@@ -76,15 +78,15 @@ impl Gauge {
     }
 }
 
-/// The value of a series, which the registry shares with the handles. It is stored as the bits of
-/// an `f64`, because std has no atomic `f64`.
+/// The value of a series, which the registry and the handles share.
 ///
-/// The order in which other threads see the changes of two numbers does not matter, so `Relaxed` is
-/// enough.
+/// std has atomic integers but no atomic `f64`, so it is stored as the 64 bits of an `f64`. The
+/// ordering `Relaxed` is enough, because it does not matter in which order other threads see the
+/// changes of two different values.
 #[derive(Clone, Default)]
-pub(crate) struct Number(Arc<AtomicU64>);
+pub(crate) struct Value(Arc<AtomicU64>);
 
-impl Number {
+impl Value {
     pub(crate) fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Relaxed))
     }
@@ -93,15 +95,16 @@ impl Number {
         self.0.store(value.to_bits(), Relaxed);
     }
 
-    /// Adds `amount`, and tries again if another thread has changed the number meanwhile.
+    /// Adds `amount`. If another thread changes the value at the same time, `fetch_update` tries
+    /// again.
     fn add(&self, amount: f64) {
-        let sum = |bits| Some((f64::from_bits(bits) + amount).to_bits());
-        // It fails only if `sum` returns `None`.
-        let _ = self.0.fetch_update(Relaxed, Relaxed, sum);
+        let add = |bits| Some((f64::from_bits(bits) + amount).to_bits());
+        // It fails only if the closure returns `None`.
+        let _ = self.0.fetch_update(Relaxed, Relaxed, add);
     }
 }
 
-impl fmt::Debug for Number {
+impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }

@@ -1,34 +1,33 @@
-//! The registry: checks what is registered, and renders it at each scrape.
+//! The registry: checks which series are registered, and renders them all at each scrape.
 //!
-//! It is two maps, one inside the other, as the text format has two levels: families by name, and
-//! in each family its series by labels.
+//! It consists of maps on two levels, because the text format has two levels as well: the first map
+//! contains the families by their names, and each family contains its series by their labels.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry::{Occupied, Vacant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 
 use crate::exposition::{escape, format_header, format_labels, format_value};
-use crate::metric::{Counter, Gauge, Number};
+use crate::metric::{Counter, Gauge, Value};
 
 /// The metrics of a program.
 ///
 /// A *family* has a name, a type and a help text. It contains one *series* for each combination of
 /// label values.
 ///
-/// Whatever the registry accepts, Prometheus reads back with the same names, labels and values
-/// (except for two changes that it makes to labels, see [`counter`](Self::counter)). Whatever would
-/// make a scrape fail or lose data is refused when it is registered, with an error that names the
-/// metric and the rule. A refused registration changes nothing.
+/// Prometheus reads back whatever the registry accepts, with the same names, labels and values.
+/// (Prometheus itself changes labels in two cases, which [`counter`](Self::counter) describes.)
+/// Whatever would make a scrape fail or lose data is refused when it is registered, with an error
+/// that names the metric and the rule. A refused registration changes nothing.
 ///
 /// # Two ways to use it
 ///
-/// To *instrument* a program, register each series once and keep its handle.
+/// To *instrument* a program, register each series once and keep the handle that you get.
 ///
 /// To *export* the numbers of another system, such as a kernel or a device, create a new registry
 /// for each scrape and fill it with the numbers of that moment. A series that has disappeared from
-/// the other system is then gone from the exposition, and a counter that has been reset there
-/// simply shows a smaller value, which is what Prometheus expects after a reset:
+/// the other system is then gone from the exposition. A counter that has been reset there shows a
+/// smaller value, from which Prometheus concludes that it has been reset:
 ///
 /// ```
 /// use metricmote::Registry;
@@ -43,19 +42,21 @@ use crate::metric::{Counter, Gauge, Number};
 ///     Ok(registry.render())
 /// }
 ///
-/// let exposition = export(&[("a", 20), ("b", 6)])?;
-/// assert!(exposition.ends_with(
-///     "disk_read_bytes_total{disk=\"a\"} 20\n\
-///      disk_read_bytes_total{disk=\"b\"} 6\n"
-/// ));
-/// // Disk a has been switched off and on, and disk b has been removed.
-/// let exposition = export(&[("a", 3)])?;
-/// assert!(exposition.ends_with("counter\ndisk_read_bytes_total{disk=\"a\"} 3\n"));
-/// # anyhow::Ok(())
+/// fn main() -> anyhow::Result<()> {
+///     let exposition = export(&[("a", 20), ("b", 6)])?;
+///     assert!(exposition.contains("disk_read_bytes_total{disk=\"a\"} 20\n"));
+///     assert!(exposition.contains("disk_read_bytes_total{disk=\"b\"} 6\n"));
+///
+///     // Disk a has been switched off and on, and disk b has been removed.
+///     let exposition = export(&[("a", 3)])?;
+///     assert!(exposition.contains("disk_read_bytes_total{disk=\"a\"} 3\n"));
+///     assert!(!exposition.contains("disk=\"b\""));
+///     Ok(())
+/// }
 /// ```
 ///
-/// Every scraper waits while the numbers are collected. If that takes seconds, collect them in
-/// another thread and set gauges.
+/// Every scraper waits while the numbers are collected. If that takes seconds, let another thread
+/// collect them, and render the registry that it has filled last.
 #[derive(Debug, Default)]
 pub struct Registry {
     families: BTreeMap<String, Family>,
@@ -66,12 +67,13 @@ pub struct Registry {
 struct Family {
     /// `counter` or `gauge`.
     kind: &'static str,
-    /// Escaped, as it is rendered.
+    /// The help text, escaped as it is rendered.
     help: String,
-    /// Sorted and separated by commas.
+    /// The names of the labels, sorted and separated by commas. It is only used to compare them
+    /// with those of another series.
     label_names: String,
-    /// The number of each series, by its labels as they are rendered.
-    series: BTreeMap<String, Number>,
+    /// The value of each series. The key is its labels, as they are rendered.
+    series: BTreeMap<String, Value>,
 }
 
 impl Registry {
@@ -82,29 +84,32 @@ impl Registry {
 
     /// Registers a counter, which is a series that only goes up.
     ///
-    /// By convention the name of a counter consists of what it counts, a base unit and `_total`,
-    /// for example `http_response_bytes_total`.
+    /// By convention the name of a counter says what it counts, in a base unit, and ends in
+    /// `_total`: for example `http_response_bytes_total`.
     ///
-    /// Prometheus makes two changes to labels. It adds the labels `job` and `instance` to every
-    /// series, and renames labels of the same name to `exported_job` and `exported_instance`
-    /// (unless it is configured with `honor_labels`). And it drops labels whose value is empty.
+    /// Prometheus changes labels in two cases. It adds the labels `job` and `instance` to every
+    /// series, so it renames your own labels of these names to `exported_job` and
+    /// `exported_instance`, unless it is configured with `honor_labels`. And it drops labels whose
+    /// value is empty.
     ///
     /// # Errors
     ///
     /// Fails if
     ///
     /// * `name` does not match `[a-zA-Z_:][a-zA-Z0-9_:]*`;
-    /// * `name` is one of the series that Prometheus itself stores for every target, which are
-    ///   `up`, `scrape_duration_seconds`, `scrape_samples_scraped`,
+    /// * Prometheus itself stores a series called `name` for every target. These are `up`,
+    ///   `scrape_duration_seconds`, `scrape_samples_scraped`,
     ///   `scrape_samples_post_metric_relabeling`, `scrape_series_added`, `scrape_timeout_seconds`,
     ///   `scrape_sample_limit` and `scrape_body_size_bytes`;
     /// * a label name does not match `[a-zA-Z_][a-zA-Z0-9_]*`, starts with `__`, which is reserved
     ///   for Prometheus, or is given twice;
-    /// * `name` is already registered with another type or another help text, since a family has
-    ///   only one, or with other label names, which "Writing client libraries" forbids;
-    /// * the same series is already registered, with its labels in the same or in another order.
+    /// * another series called `name` has another type, another help text or other label names. A
+    ///   family has only one type and one help text, and the guidelines [Writing client
+    ///   libraries](https://prometheus.io/docs/instrumenting/writing_clientlibs/) demand the same
+    ///   label names for all its series;
+    /// * the same series is already registered, even if its labels were given in another order.
     pub fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Counter> {
-        self.register("counter", name, help, labels).map(Counter)
+        Ok(Counter(self.register("counter", name, help, labels)?))
     }
 
     /// Registers a gauge, which is a series that goes up and down.
@@ -115,7 +120,7 @@ impl Registry {
     ///
     /// Fails as [`counter`](Self::counter) does.
     pub fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> Result<Gauge> {
-        self.register("gauge", name, help, labels).map(Gauge)
+        Ok(Gauge(self.register("gauge", name, help, labels)?))
     }
 
     fn register(
@@ -124,24 +129,23 @@ impl Registry {
         name: &str,
         help: &str,
         labels: &[(&str, &str)],
-    ) -> Result<Number> {
-        // In the order of their names, so that the same labels in another order are the same
-        // series.
-        let help = escape(help);
+    ) -> Result<Value> {
+        // The same labels in another order are the same series, so sort them by their names.
         let mut labels = labels.to_vec();
         labels.sort_unstable();
         check_name(name)?;
         check_labels(name, &labels)?;
+
+        let help = escape(help);
         let label_names: Vec<&str> = labels.iter().map(|(label, _)| *label).collect();
         let label_names = label_names.join(",");
-
         let family = self.families.entry(name.to_owned()).or_insert(Family {
             kind,
             help: help.clone(),
             label_names: label_names.clone(),
             series: BTreeMap::new(),
         });
-        // A new family passes these checks.
+        // These checks cannot fail for a family that has just been inserted.
         for (what, given, registered) in [
             ("type", kind, family.kind),
             ("help text", &help, &family.help),
@@ -152,31 +156,32 @@ impl Registry {
                 "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
             );
         }
-        match family.series.entry(format_labels(&labels)) {
-            Vacant(place) => Ok(place.insert(Number::default()).clone()),
-            Occupied(place) => {
-                let series = format!("{name}{}", place.key());
-                bail!("{series:?} is registered already: keep its handle, or a clone of it")
-            }
-        }
+
+        let labels = format_labels(&labels);
+        let series = format!("{name}{labels}");
+        ensure!(
+            !family.series.contains_key(&labels),
+            "{series:?} is registered already: keep its handle, or a clone of it"
+        );
+        // A clone shares the value, so the registry renders what the handle sets.
+        Ok(family.series.entry(labels).or_default().clone())
     }
 
-    /// Renders the exposition: for each family a HELP and a TYPE line, then a line for each of its
+    /// Renders the exposition: for each family its HELP and TYPE lines, then a line for each
     /// series.
     ///
-    /// Families are in the order of their names, series in the order of their labels, and labels in
-    /// the order of their names.
+    /// Families are sorted by their names, series by their labels, and labels by their names.
     ///
-    /// The values are read one after another. If another thread changes one meanwhile, the change
-    /// shows in this exposition or in the next.
+    /// The values are read one after another. If another thread changes a value meanwhile, the
+    /// change appears either in this exposition or in the next.
     pub fn render(&self) -> String {
         let mut text = String::new();
         for (name, family) in &self.families {
-            // Writing to a `String` cannot fail, so the results are ignored.
+            // Writing to a `String` cannot fail, so the results can be ignored.
             let _ = format_header(name, family.kind, &family.help, &mut text);
-            for (labels, number) in &family.series {
+            for (labels, value) in &family.series {
                 text.extend([name, labels, " "]);
-                let _ = format_value(number.get(), &mut text);
+                let _ = format_value(value.get(), &mut text);
                 text.push('\n');
             }
         }
@@ -184,9 +189,9 @@ impl Registry {
     }
 }
 
-/// The series that Prometheus itself stores for every target, the last three only with a feature
-/// flag. A metric with the same name would replace them, so a target could claim to be up while it
-/// is down.
+/// The series that Prometheus itself stores for every target, the last three only if a feature flag
+/// is set. A metric with the same name would replace them, so `up` could be 1 for a target that is
+/// down.
 const STORED_BY_PROMETHEUS: [&str; 8] = [
     "up",
     "scrape_duration_seconds",
@@ -199,7 +204,7 @@ const STORED_BY_PROMETHEUS: [&str; 8] = [
 ];
 
 fn check_name(name: &str) -> Result<()> {
-    // Apart from colons, the rule for metric names is the same as for label names.
+    // A metric name may contain colons. Otherwise the rule is the same as for label names.
     ensure!(
         is_label_name(&name.replace(':', "_")),
         "{name:?} is not a metric name: it must match [a-zA-Z_:][a-zA-Z0-9_:]*"
@@ -211,23 +216,25 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks the labels of the metric `name`. They must be sorted.
+/// Checks the labels of the metric `name`. They must be sorted, so that equal names are neighbours.
 fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<()> {
+    let mut previous = "";
     for (label, _) in labels {
         ensure!(
             is_label_name(label) && !label.starts_with("__"),
             "{name}: {label:?} is not a label name: it must match [a-zA-Z_][a-zA-Z0-9_]*, and names \
              that start with __ are reserved for Prometheus"
         );
-    }
-    if let Some(pair) = labels.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        bail!("{name}: the label name {} is given twice", pair[0].0);
+        ensure!(
+            *label != previous,
+            "{name}: the label name {label} is given twice"
+        );
+        previous = label;
     }
     Ok(())
 }
 
 fn is_label_name(name: &str) -> bool {
-    !name.is_empty()
-        && !name.starts_with(|first: char| first.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    let is_letter = |c: char| c.is_ascii_alphabetic() || c == '_';
+    name.starts_with(is_letter) && name.chars().all(|c| is_letter(c) || c.is_ascii_digit())
 }

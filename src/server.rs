@@ -1,6 +1,6 @@
-//! The server: accepts a client, reads its request, sends the response, closes the connection.
+//! The server: accepts a client, reads its request, sends a response and closes the connection.
 //!
-//! Everything here is HTTP. How long the server waits for a client is decided in `budget.rs`.
+//! Everything here is HTTP. How long the server waits for its clients is decided in `budget.rs`.
 
 use std::io::ErrorKind::{self, ConnectionAborted, ConnectionReset, InvalidInput, TimedOut};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Take, Write};
@@ -12,15 +12,15 @@ use anyhow::{Context, Result, bail};
 
 use crate::budget::{Budget, Connection};
 
-/// The most bytes that the server reads of a request, up to its blank line. Prometheus sends about
+/// The most bytes of a request that the server reads before it responds. Prometheus sends about
 /// 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
 /// A server that answers one client at a time.
 ///
-/// The program owns the loop, as it does with a [`TcpListener`]. Values are only seen when a client
-/// asks for them, so the best place to update them is between [`accept`](Self::accept) and
-/// [`answer`](Scrape::answer):
+/// The loop is in your program, as with a [`TcpListener`]. Nobody sees the values of the metrics
+/// until a client asks for them, so the best place to update them is between
+/// [`accept`](Self::accept) and [`answer`](Scrape::answer):
 ///
 /// ```no_run
 /// use std::io::{Write, stderr};
@@ -39,24 +39,26 @@ const LONGEST_REQUEST: u64 = 8 * 1024;
 ///             scrape.answer(&registry.render())
 ///         });
 ///         if let Err(error) = served {
-///             // Unlike eprintln!, this does not panic if stderr is closed.
+///             // Unlike eprintln!, this does not panic if nobody reads the output.
 ///             let _ = writeln!(stderr(), "{error:#}");
 ///         }
 ///     }
 /// }
 /// ```
 ///
-/// Do not write `server.accept()?` in that loop: every error concerns one client only, so the first
-/// port scan would end the program.
+/// Do not write `server.accept()?` in this loop, because then the first client that connects and
+/// hangs up would end the program. Every error concerns one client only.
 #[derive(Debug)]
 pub struct MetricsServer {
     listener: TcpListener,
+    /// The time for waiting until clients send their requests.
     reading: Budget,
+    /// The time for waiting until clients take their responses.
     writing: Budget,
 }
 
 impl MetricsServer {
-    /// Listens on `address`. With port 0 the system chooses a free port, which
+    /// Listens on `address`. If its port is 0, the system chooses a free port, which
     /// [`local_addr`](Self::local_addr) returns.
     ///
     /// # Errors
@@ -81,18 +83,18 @@ impl MetricsServer {
 
     /// Waits until a client connects, and reads its request.
     ///
-    /// There is no limit to how long it waits for a client to connect. Then it waits for the
-    /// request for at most 0.6 s at a time and 1.2 s in all, or less if other clients have kept it
-    /// waiting before.
+    /// There is no limit to how long it may take until a client connects. From then on, a single
+    /// read waits for at most 0.6 s, and all reads together for at most 1.2 s. If other clients
+    /// have kept the server waiting before, these limits are lower.
     ///
     /// # Errors
     ///
     /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or
-    /// does not send a valid request. A client that has sent anything gets a 4xx response first.
+    /// does not send a valid request. If the client has sent anything, it gets a 4xx response.
     ///
     /// Every error concerns one client only, so log it and call `accept` again. If the process has
-    /// no file descriptors left, `accept` waits for half a second before it fails, so that such a
-    /// loop does not fill the log.
+    /// too many files open to accept a connection, `accept` waits for half a second before it
+    /// fails, so that such a loop does not fill the log.
     pub fn accept(&mut self) -> Result<Scrape<'_>> {
         let start = Instant::now();
         let (stream, peer) = match self.listener.accept() {
@@ -102,6 +104,7 @@ impl MetricsServer {
                 return Err(error).context("cannot accept a connection");
             }
         };
+        // Each client adds to the budgets, and so does the idle time before it connected.
         let idle = start.elapsed();
         self.reading.admit(idle);
         self.writing.admit(idle);
@@ -119,7 +122,8 @@ impl MetricsServer {
         match scrape.read_request() {
             Ok(()) => Ok(scrape),
             Err(Refused(status, reason)) => {
-                // The client may be gone by now, but what is wrong is its request.
+                // If the client does not take this response, the refusal is still the error to
+                // report.
                 let _ = scrape.refuse(status, reason);
                 bail!("{peer} was refused: {status}")
             }
@@ -128,22 +132,21 @@ impl MetricsServer {
     }
 }
 
-/// How long to wait after `accept` has failed.
+/// Returns how long to wait after `accept` has failed.
 fn pause_after(error: ErrorKind) -> Duration {
     match error {
-        // The client disconnected while it was queued. (Linux reports that later, by a failed read,
-        // and macOS reports it as `InvalidInput`.) A pause would let such clients hold up all
-        // others.
+        // The client disconnected while it was in the queue. On some systems that is an error of
+        // `accept` (on macOS it is `InvalidInput`). The next client should not wait for it.
         ConnectionAborted | ConnectionReset | InvalidInput => Duration::ZERO,
-        // Most likely no file descriptor is left. Then the next `accept` would fail at once,
-        // because the client stays in the queue.
+        // Most likely the process has too many files open. The client stays in the queue, so
+        // without a pause `accept` would fail again and again.
         _ => Duration::from_millis(500),
     }
 }
 
-/// A client that has asked for the metrics and waits for the response.
+/// The scrape of a client, which has sent its request and waits for the response.
 ///
-/// If it is dropped, the connection is closed without a response.
+/// If you drop it, the connection is closed without a response.
 #[derive(Debug)]
 #[must_use = "the client waits for a response"]
 pub struct Scrape<'a> {
@@ -151,15 +154,15 @@ pub struct Scrape<'a> {
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether part of the request may still be unread; see `respond`.
+    /// Whether the client may have sent bytes that have not been read. That matters in `respond`.
     unread: bool,
 }
 
 /// Why a client does not get the metrics.
 enum Failure {
-    /// The request is not acceptable. The client is sent this status and this reason.
+    /// The request is not acceptable, so the client gets a response with this status and reason.
     Refused(&'static str, &'static str),
-    /// The client has disconnected or never sent anything, so nothing is sent to it.
+    /// The client has disconnected or has never sent anything, so it gets no response.
     Lost(io::Error),
 }
 
@@ -172,8 +175,8 @@ const LONG_LINE: Failure = Refused("414 URI Too Long", "Ask for something shorte
 const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send fewer headers.");
 
 impl Scrape<'_> {
-    /// Returns the request line, for example `GET /metrics HTTP/1.1`. It is printable ASCII, so it
-    /// is safe to print.
+    /// Returns the request line, for example `GET /metrics HTTP/1.1`. It consists of printable
+    /// ASCII, so a client cannot use it to control a terminal.
     pub fn request_line(&self) -> &str {
         &self.request_line
     }
@@ -181,15 +184,15 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes
     /// the connection.
     ///
-    /// The server waits for the client to take the response for at most 1.5 s at a time and 3 s in
-    /// all, or less if other clients have kept it waiting before. If the client goes on sending,
-    /// the server also reads on for up to 1.2 s, because closing the connection at once could cost
-    /// the client the response.
+    /// If the client is slow to take the response, a single write waits for at most 1.5 s, and all
+    /// writes together for at most 3 s. If the client goes on sending, the server reads on for at
+    /// most 1.2 s, because the client could lose the response otherwise. If other clients have kept
+    /// the server waiting before, these limits are lower.
     ///
     /// # Errors
     ///
-    /// Fails if the client disconnects or is too slow. The response is truncated then, which the
-    /// client can tell from its `Content-Length`.
+    /// Fails if the client disconnects or is too slow. Then the response is truncated, which the
+    /// client notices because of its `Content-Length`.
     pub fn answer(mut self, exposition: &str) -> Result<()> {
         // Prometheus 3 rejects a response without this header.
         let format = "Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n";
@@ -211,10 +214,11 @@ impl Scrape<'_> {
     /// Reads a request: the request line, headers, and a blank line.
     fn read_request(&mut self) -> Result<(), Failure> {
         let mut input = BufReader::new((&mut self.connection).take(LONGEST_REQUEST));
+        // Wait for the first bytes, but do not take them out of the buffer yet.
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
-            Some(b'\r' | b'\n' | b'A'..=b'Z' | b'a'..=b'z') => {}
-            // This is not HTTP. It may be a TLS handshake, in which a line feed may never come.
+            Some(b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n') => {}
+            // This is not HTTP. If it is a TLS handshake, for example, no line may ever end.
             Some(_) => return Err(MALFORMED),
         }
 
@@ -226,20 +230,20 @@ impl Scrape<'_> {
         check_request_line(&self.request_line)?;
 
         let mut has_body = false;
-        loop {
-            let header = read_line(&mut input, LONG_HEAD)?;
-            if header.is_empty() {
-                break;
-            }
+        let mut header = read_line(&mut input, LONG_HEAD)?;
+        while !header.is_empty() {
             has_body |= announces_body(&header);
+            header = read_line(&mut input, LONG_HEAD)?;
         }
 
+        // Bytes may be unread because a body follows, because the buffer still contains some, or
+        // because the server stopped reading at its limit.
         self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
 
     fn refuse(&mut self, status: &str, reason: &str) -> Result<()> {
-        // `Allow` is required for a 405, and may be sent with any other response.
+        // `Allow` is required for a 405, and permitted for any other status.
         let headers = "Content-Type: text/plain; charset=utf-8\r\nAllow: GET, HEAD\r\n";
         self.respond(status, headers, &format!("{reason}\n"))
     }
@@ -247,10 +251,10 @@ impl Scrape<'_> {
     fn respond(&mut self, status: &str, headers: &str, body: &str) -> Result<()> {
         self.write_response(status, headers, body)
             .with_context(|| format!("{} did not take the response", self.peer))?;
-        // If a socket is closed while it holds unread bytes, the kernel sends a reset, and the
-        // client's kernel may then discard the response. So close only the writing half, which
-        // tells the client that the response is complete, and read on until the client closes its
-        // half or its time is over.
+        // If a socket is closed while it contains unread bytes, the kernel sends a reset instead of
+        // a normal close, and the client's kernel may then discard the response. So close only the
+        // writing half, which tells the client that the response is complete. Then read on until
+        // the client closes its half, or until its time is over.
         if self.unread && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
             let _ = io::copy(&mut self.connection, &mut io::sink());
         }
@@ -258,12 +262,14 @@ impl Scrape<'_> {
     }
 
     fn write_response(&mut self, status: &str, headers: &str, body: &str) -> io::Result<()> {
-        // Sends the head and a small body in a single packet.
+        // With a buffer, the headers and a small body take a single write.
         let mut output = BufWriter::new(&mut self.connection);
         write!(output, "HTTP/1.0 {status}\r\n{headers}")?;
-        write!(output, "Content-Length: {}\r\n", body.len())?;
-        write!(output, "Connection: close\r\n\r\n")?;
-        // A response to HEAD has only the head.
+        write!(
+            output,
+            "Content-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        )?;
         if !self.request_line.starts_with("HEAD ") {
             output.write_all(body.as_bytes())?;
         }
@@ -273,22 +279,22 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// If the client closes its writing half, that ends the line and the request: all further lines are
-/// empty.
+/// If the client closes its writing half, the line ends there, and all further lines are empty.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
-    match input.read_until(b'\n', &mut line) {
-        Err(error) if error.kind() == TimedOut => return Err(TOO_SLOW),
-        Err(error) => return Err(Lost(error)),
-        Ok(_) if !line.ends_with(b"\n") && is_used_up(input) => return Err(too_long),
-        Ok(_) => {}
+    if let Err(error) = input.read_until(b'\n', &mut line) {
+        let too_slow = error.kind() == TimedOut;
+        return Err(if too_slow { TOO_SLOW } else { Lost(error) });
+    }
+    if !line.ends_with(b"\n") && is_used_up(input) {
+        return Err(too_long);
     }
     let line = String::from_utf8_lossy(&line);
-    let line = line.strip_suffix('\n').unwrap_or(&line);
-    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    let without_end = line.strip_suffix("\r\n").or(line.strip_suffix('\n'));
+    Ok(without_end.unwrap_or(&line).to_owned())
 }
 
-/// Whether `LONGEST_REQUEST` bytes have been read, so that no more of the request will be.
+/// Whether the limit of `LONGEST_REQUEST` bytes has been reached, so that nothing more can be read.
 fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
     input.get_ref().limit() == 0
 }
@@ -299,13 +305,15 @@ fn check_request_line(line: &str) -> Result<(), Failure> {
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
-    // RFC 9110, sections 5.6.2 and 9.1: a method is a token.
-    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    let is_token = !method.is_empty() && method.bytes().all(in_token);
+    // RFC 9110, sections 5.6.2 and 9.1, lists the characters of a method.
+    let in_method = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    let is_method = !method.is_empty() && method.bytes().all(in_method);
     // The program may print the line, and a terminal obeys control characters.
-    let is_printable = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_target = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_method || !is_target {
+        return Err(MALFORMED);
+    }
     match method {
-        _ if !is_token || !is_printable => Err(MALFORMED),
         "GET" | "HEAD" => Ok(()),
         _ => Err(WRONG_METHOD),
     }
@@ -316,4 +324,17 @@ fn announces_body(header: &str) -> bool {
     let header = header.to_ascii_lowercase();
     let length = header.strip_prefix("content-length:");
     length.is_some_and(|length| length.trim() != "0") || header.starts_with("transfer-encoding:")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On Linux a client that disconnects in the queue does not make `accept` fail.
+    #[test]
+    fn a_client_that_disconnects_in_the_queue_delays_nobody() {
+        for kind in [ConnectionAborted, ConnectionReset, InvalidInput] {
+            assert_eq!(pause_after(kind), Duration::ZERO);
+        }
+    }
 }

@@ -12,18 +12,19 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{Response, SCRAPE};
+use support::{GUARD, Response, SCRAPE};
 
-/// A program that does not answer an honest scrape within this time hangs. What metricmote needs at
-/// most is measured in `hostile.rs`.
+/// A program that does not answer a scrape within this time hangs. What metricmote needs at most is
+/// measured in `hostile.rs`.
 const HANGS_AFTER: Duration = Duration::from_secs(4);
 
-/// What becomes of the program: `Err` has a word for the README's table.
+/// What becomes of the program, if it does not survive.
 type Outcome = Result<(), &'static str>;
+type Attack = fn(&mut Program) -> Outcome;
 
 /// In the order of the README's table. `sturdy.rs` refers to them by their numbers.
 #[rustfmt::skip]
-const FAULTS: [(&str, fn(&mut Program) -> Outcome); 10] = [
+const FAULTS: [(&str, Attack); 10] = [
     ("One client is silent", one_silent_client),
     ("Clients hang up at any moment", hang_ups),
     ("A request has 20 kB of headers or a body", long_requests),
@@ -36,51 +37,47 @@ const FAULTS: [(&str, fn(&mut Program) -> Outcome); 10] = [
     ("One client drips its request", dripping_client),
 ];
 
-/// Returns addresses that are free now. On Linux no other test uses this host, so that nothing else
-/// takes the ports before the programs do.
-fn free_addresses() -> [[SocketAddr; 3]; FAULTS.len()] {
-    let host = if cfg!(target_os = "linux") {
-        "127.0.43.3:0"
-    } else {
-        "127.0.0.1:0"
-    };
-    let listeners = [(); FAULTS.len()].map(|()| [(); 3].map(|()| TcpListener::bind(host).unwrap()));
-    listeners.map(|three| three.map(|listener| listener.local_addr().unwrap()))
-}
-
 #[test]
 fn ladder() {
-    let addresses = free_addresses();
-    // All attacks at once, because most of them only wait.
-    let outcomes = thread::scope(|scope| {
-        let attacks = zip(FAULTS, addresses).map(|((fault, attack), addresses)| {
+    // All at once, because most attacks only wait.
+    let outcomes: Vec<&str> = thread::scope(|scope| {
+        let attacks = zip(FAULTS, free_addresses()).map(|((fault, attack), addresses)| {
             zip(["naive", "sturdy", "metricmote"], addresses).map(move |(name, address)| {
                 let mut program = Program::start(name, address, fault);
                 scope.spawn(move || attack(&mut program).err().unwrap_or("survives"))
             })
         });
         let attacks: Vec<_> = attacks.flatten().collect();
-        attacks
-            .into_iter()
-            .map(|attack| attack.join().unwrap())
-            .collect::<Vec<_>>()
+        let outcomes = attacks.into_iter().map(|attack| attack.join().unwrap());
+        outcomes.collect()
     });
     let mut table = Vec::new();
     for (i, outcomes) in outcomes.chunks(3).enumerate() {
         let fault = FAULTS[i].0;
         assert_ne!(outcomes[0], "survives", "naive: {fault}");
         assert_eq!(outcomes[2], "survives", "metricmote: {fault}");
-        table.push(format!("| {}. {fault} | {} |", i + 1, outcomes.join(" | ")));
+        let outcomes = outcomes.join(" | ");
+        table.push(format!("| {}. {fault} | {outcomes} |", i + 1));
     }
     println!("\n{}", table.join("\n"));
-    let readme = include_str!("../README.md");
-    let shown = readme.lines().skip_while(|line| !line.starts_with("| 1. "));
+    let readme = include_str!("../README.md").lines();
+    let shown = readme.skip_while(|line| !line.starts_with("| 1. "));
     // The README's last column says what fixes the fault.
-    let shown: Vec<&str> = shown
-        .zip(&table)
-        .map(|(line, row)| &line[..row.len()])
-        .collect();
-    assert_eq!(shown, table);
+    let shown = zip(shown, &table).map(|(line, row)| &line[..row.len()]);
+    assert_eq!(shown.collect::<Vec<_>>(), table);
+}
+
+/// Returns addresses that are free now. On Linux no other test uses this host, so that nothing else
+/// takes the ports before the programs do.
+fn free_addresses() -> [[SocketAddr; 3]; FAULTS.len()] {
+    let host = if cfg!(target_os = "linux") {
+        "127.0.43.3"
+    } else {
+        "127.0.0.1"
+    };
+    let listen = || TcpListener::bind((host, 0)).unwrap();
+    let listeners = [(); FAULTS.len()].map(|()| [listen(), listen(), listen()]);
+    listeners.map(|three| three.map(|listener| listener.local_addr().unwrap()))
 }
 
 /// One of the three as a child process. It ends with the attack.
@@ -92,21 +89,20 @@ struct Program {
 
 impl Program {
     fn start(name: &str, address: SocketAddr, fault: &str) -> Self {
-        let labelled = fault.contains("label");
-        let mut command = match name {
-            "metricmote" if labelled => example("many_series"),
-            "metricmote" => Command::new(env!("CARGO_BIN_EXE_metricmote")),
-            _ => example(name),
+        let address_of = address.to_string();
+        let (program, arguments) = match (name, fault.contains("label")) {
+            ("metricmote", true) => (example("many_series"), vec![&*address_of, "1", "a\"b"]),
+            ("metricmote", false) => (env!("CARGO_BIN_EXE_metricmote").into(), vec![&*address_of]),
+            _ => (example(name), vec![&*address_of, "a\"b"]),
         };
-        command.arg(address.to_string());
-        if labelled {
-            command
-                .args((name == "metricmote").then_some("1"))
-                .arg("a\"b");
-        }
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
         Self {
-            child: command.spawn().unwrap(),
+            child,
             address,
             has_served: false,
         }
@@ -115,20 +111,16 @@ impl Program {
     /// Connects, and the first time waits until the program listens.
     fn connect(&mut self) -> io::Result<TcpStream> {
         let start = Instant::now();
-        loop {
-            match TcpStream::connect(self.address) {
-                Err(_) if !self.has_served && start.elapsed() < support::GUARD => {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                Err(error) => return Err(error),
-                Ok(stream) => {
-                    self.has_served = true;
-                    stream.set_read_timeout(Some(HANGS_AFTER))?;
-                    stream.set_write_timeout(Some(HANGS_AFTER))?;
-                    return Ok(stream);
-                }
-            }
+        let mut stream = TcpStream::connect(self.address);
+        while stream.is_err() && !self.has_served && start.elapsed() < GUARD {
+            thread::sleep(Duration::from_millis(5));
+            stream = TcpStream::connect(self.address);
         }
+        self.has_served = true;
+        let stream = stream?;
+        stream.set_read_timeout(Some(HANGS_AFTER))?;
+        stream.set_write_timeout(Some(HANGS_AFTER))?;
+        Ok(stream)
     }
 
     /// Sends these bytes and keeps the connection open.
@@ -163,15 +155,6 @@ impl Program {
             self.child.try_wait().unwrap().is_some()
         })
     }
-
-    /// Ends the program, and returns what it has printed.
-    fn end(&mut self) -> String {
-        let mut printed = String::new();
-        self.child.kill().unwrap();
-        let mut stdout = self.child.stdout.take().unwrap();
-        stdout.read_to_string(&mut printed).unwrap();
-        printed
-    }
 }
 
 impl Drop for Program {
@@ -181,14 +164,14 @@ impl Drop for Program {
     }
 }
 
-fn example(name: &str) -> Command {
+fn example(name: &str) -> std::path::PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_metricmote"));
     let program = program.with_file_name("examples").join(name);
     assert!(
         program.exists(),
         "no {program:?}: run `cargo build --examples` first"
     );
-    Command::new(program)
+    program
 }
 
 fn one_silent_client(program: &mut Program) -> Outcome {
@@ -202,7 +185,7 @@ fn hang_ups(program: &mut Program) -> Outcome {
     for length in [0, 10, 50, SCRAPE.len()] {
         drop(program.send(&SCRAPE[..length]));
     }
-    // The response is there and is not read, so the kernel sends a reset.
+    // The kernel sends a reset, because the response is there and is not read.
     if let Ok(stream) = program.send(SCRAPE) {
         let _ = stream.peek(&mut [0]);
     }
@@ -210,13 +193,14 @@ fn hang_ups(program: &mut Program) -> Outcome {
 }
 
 fn long_requests(program: &mut Program) -> Outcome {
-    let header = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(20_000));
-    let length = "Content-Length: 1000000";
-    let body = format!(
-        "GET / HTTP/1.1\r\n{length}\r\n\r\n{}",
-        "x".repeat(1_000_000)
-    );
-    for request in [header, body] {
+    for header in [
+        format!("X: {}", "x".repeat(20_000)),
+        "Content-Length: 1000000".to_owned(),
+    ] {
+        let mut request = format!("GET / HTTP/1.1\r\n{header}\r\n\r\n");
+        if header.starts_with("Content-Length") {
+            request += &"x".repeat(1_000_000);
+        }
         let response = program.exchange(request.as_bytes())?;
         Response::try_parse(response.as_bytes()).ok_or("fails")?;
     }
@@ -229,33 +213,32 @@ fn content_type(program: &mut Program) -> Outcome {
     response.contains(header).then_some(()).ok_or("fails")
 }
 
-/// A program that answers or closes the connection within 32 MiB does not keep reading.
+/// A program that answers or closes the connection within 32 MiB does not read without end.
 fn endless_line(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
     let mebibyte = vec![b'a'; 1 << 20];
     let sent_all = (0..32).all(|_| stream.write_all(&mebibyte).is_ok());
-    stream
-        .set_read_timeout(Some(Duration::from_secs(2)))
-        .unwrap();
-    match stream.read(&mut [0]) {
-        Err(error) if sent_all && error.kind() == ErrorKind::WouldBlock => Err("hangs"),
-        _ => {
-            drop(stream);
-            program.serves_on()
-        }
+    let error = stream.read(&mut [0]).err().map(|error| error.kind());
+    if sent_all && error == Some(ErrorKind::WouldBlock) {
+        return Err("hangs");
     }
+    drop(stream);
+    program.serves_on()
 }
 
 fn control_characters(program: &mut Program) -> Outcome {
     let _ = program.exchange(b"GET /\x1b[2J HTTP/1.0\r\n\r\n");
     program.serves_on()?;
-    let is_plain = !program.end().contains('\x1b');
+    program.child.kill().unwrap();
+    let mut printed = String::new();
+    let mut stdout = program.child.stdout.take().unwrap();
+    stdout.read_to_string(&mut printed).unwrap();
+    let is_plain = printed.contains("GET /metrics") && !printed.contains('\x1b');
     is_plain.then_some(()).ok_or("fails")
 }
 
 fn unread_output(program: &mut Program) -> Outcome {
-    program.child.stdout.take();
-    program.child.stderr.take();
+    drop((program.child.stdout.take(), program.child.stderr.take()));
     let _ = program.exchange(b"nonsense\r\n\r\n");
     program.serves_on()
 }
@@ -275,10 +258,7 @@ fn dripping_client(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
     let drip = thread::spawn(move || {
         let start = Instant::now();
-        while start.elapsed() < HANGS_AFTER + Duration::from_secs(1) {
-            if stream.write_all(b"x").is_err() {
-                break;
-            }
+        while start.elapsed() < HANGS_AFTER && stream.write_all(b"x").is_ok() {
             thread::sleep(Duration::from_millis(100));
         }
     });
