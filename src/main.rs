@@ -23,10 +23,8 @@ fn serve(address: &str) -> Result<()> {
     ];
     let mut server =
         MetricsServer::bind(address).with_context(|| format!("cannot listen on {address:?}"))?;
-    say(
-        stdout(),
-        format!("Serving http://{}/metrics", server.local_addr()?),
-    );
+    let url = format!("http://{}/metrics", server.local_addr()?);
+    say(stdout(), format!("Serving {url}"));
 
     let start = Instant::now();
     let mut updates = 0;
@@ -107,10 +105,8 @@ fn main() -> ExitCode {
         ["-h" | "--help"] => return print(HELP),
         ["-V" | "--version"] => return print(concat!("metricmote ", env!("CARGO_PKG_VERSION"))),
         _ => {
-            say(
-                stderr(),
-                format!("error: unexpected {words:?} (see --help)"),
-            );
+            let error = format!("error: unexpected {words:?} (see --help)");
+            say(stderr(), error);
             return ExitCode::from(2);
         }
     };

@@ -265,11 +265,8 @@ impl Scrape<'_> {
         // With a buffer, the headers and a small body take a single write.
         let mut output = BufWriter::new(&mut self.connection);
         write!(output, "HTTP/1.0 {status}\r\n{headers}")?;
-        write!(
-            output,
-            "Content-Length: {}\r\nConnection: close\r\n\r\n",
-            body.len()
-        )?;
+        write!(output, "Content-Length: {}\r\n", body.len())?;
+        write!(output, "Connection: close\r\n\r\n")?;
         if !self.request_line.starts_with("HEAD ") {
             output.write_all(body.as_bytes())?;
         }
