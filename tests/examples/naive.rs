@@ -16,15 +16,12 @@ fn main() -> std::io::Result<()> {
         let request_line = lines.next().unwrap()?;
         println!("{request_line}");
 
-        // Update and render the metrics.
+        // Update and render the metrics. (In a format string, `{{` stands for a brace.)
         jobs += 1;
-        let metrics = format!(
-            "# HELP jobs_total Jobs done.\n\
-             # TYPE jobs_total counter\n\
-             jobs_total{{worker=\"{worker}\"}} {jobs}\n"
-        );
+        let header = "# HELP jobs_total Jobs done.\n# TYPE jobs_total counter\n";
+        let sample = format!("jobs_total{{worker=\"{worker}\"}} {jobs}\n");
 
-        // Send the response. The connection is closed at the end of the block.
-        write!(stream, "HTTP/1.0 200 OK\r\n\r\n{metrics}")?;
+        // Respond. The connection is closed at the end of the loop body.
+        write!(stream, "HTTP/1.0 200 OK\r\n\r\n{header}{sample}")?;
     }
 }

@@ -1,7 +1,7 @@
 //! The naive endpoint, grown up. Each fix has the number of its fault in the README's table.
 
 use std::env;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
@@ -24,40 +24,39 @@ fn serve(mut stream: TcpStream, worker: &str, jobs: &mut u64) -> io::Result<()> 
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.set_write_timeout(Some(Duration::from_secs(1)))?;
 
-    // Wait for the request line. (5) Of the whole request, no more than 8 KiB are read.
+    // (5) Read at most 8 KiB of the request. After that, `lines` ends as if nothing had followed.
     let mut lines = BufReader::new((&stream).take(8 * 1024)).lines();
-    let request_line = lines.next().ok_or(ErrorKind::UnexpectedEof)??;
-    // (6) Control characters are printed as escapes. (7) Unlike println!, this does not panic.
-    let _ = writeln!(io::stdout(), "{}", request_line.escape_default());
-    // (3) The headers are read as well, up to the blank line.
+    // Wait for the request line. (2) If the client hangs up instead, there is nothing to do.
+    let Some(request_line) = lines.next() else {
+        return Ok(());
+    };
+    // (6) Print control characters as escapes. (7) Unlike println!, writeln! does not panic.
+    let _ = writeln!(io::stdout(), "{}", request_line?.escape_default());
+    // (3) Read the headers as well, up to the blank line.
     for header in lines {
         if header?.is_empty() {
             break;
         }
     }
 
-    // Update and render the metrics.
+    // Update and render the metrics. (8) Escape backslashes, quotes and line feeds.
     *jobs += 1;
-    // (8) A backslash, a quote and a line feed are escaped.
-    let worker = worker.replace('\\', r"\\").replace('"', "\\\"");
+    let worker = worker.replace('\\', r"\\").replace('"', r#"\""#);
     let worker = worker.replace('\n', r"\n");
-    let metrics = format!(
-        "# HELP jobs_total Jobs done.\n\
-         # TYPE jobs_total counter\n\
-         jobs_total{{worker=\"{worker}\"}} {jobs}\n"
-    );
+    let header = "# HELP jobs_total Jobs done.\n# TYPE jobs_total counter\n";
+    let sample = format!("jobs_total{{worker=\"{worker}\"}} {jobs}\n");
 
-    // Send the response, (4) with the headers that Prometheus 3 needs.
+    // Respond, (4) with the headers that Prometheus 3 wants.
     write!(
         stream,
         "HTTP/1.0 200 OK\r\n\
          Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
          Content-Length: {}\r\n\
-         Connection: close\r\n\r\n{metrics}",
-        metrics.len()
+         Connection: close\r\n\r\n{header}{sample}",
+        header.len() + sample.len()
     )?;
-    // (3) Half-close the connection, and read what the client still sends, up to 16 MiB.
+    // (3) Close the writing half. Then read and discard what the client still sends, up to 16 MiB.
     stream.shutdown(Shutdown::Write)?;
-    io::copy(&mut stream.take(16 << 20), &mut io::sink())?;
+    io::copy(&mut stream.take(16 * 1024 * 1024), &mut io::sink())?;
     Ok(())
 }
