@@ -257,8 +257,8 @@ fn a_hundred_silent_clients(program: &mut Program) -> Outcome {
 fn dripping_client(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
     let drip = thread::spawn(move || {
-        let start = Instant::now();
-        while start.elapsed() < HANGS_AFTER && stream.write_all(b"x").is_ok() {
+        let end = Instant::now() + HANGS_AFTER + Duration::from_secs(1);
+        while Instant::now() < end && stream.write_all(b"x").is_ok() {
             thread::sleep(Duration::from_millis(100));
         }
     });
