@@ -26,11 +26,12 @@
 //!
 //! # How long a scrape may take
 //!
-//! While the server is busy, the kernel keeps up to 129 clients in a queue. (std asks for 128, and
-//! Linux adds one.) Suppose that all of them misbehave, and that a scrape comes last. Until the
-//! server reaches it, there is no idle time, so the clients have the full budgets and their
-//! allowances to spend. The kernel may end a wait up to 8 ms late, so let us count 16 ms and 24 ms
-//! for the allowances:
+//! While the server is busy, the kernel keeps new clients in a queue for 129. (std asks for 128,
+//! and Linux adds one.) So a scrape can have at most 129 clients before it: one that is being
+//! served, and 128 in the queue. If all of them misbehave, there is no idle time until it is the
+//! scrape's turn, so they can spend the two full budgets and their allowances. Because the kernel
+//! may end a wait up to 8 ms late, an allowance can cost 8 ms more, which is 16 ms for reading and
+//! 24 ms for writing:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -48,9 +49,10 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a single write hands to the kernel.
 ///
-/// A write is charged when it has ended, so it must end soon, and a time-out does not ensure that.
-/// If the client takes a few bytes of the response again and again, the time-out begins anew each
-/// time, and a write of some megabytes can last for many seconds.
+/// The kernel takes the bytes of a large write one part after another, as the client makes room,
+/// and the time-out begins anew with each part. So a client that takes a few bytes again and again
+/// could make a single write of some megabytes last for many seconds. The budget is charged only
+/// after a write, so no write may be large.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// The time that the server may spend waiting for all its clients.

@@ -43,7 +43,8 @@ pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
         // With an exponent, as in `1e300`, because the plain form would have hundreds of zeros.
         write!(text, "{value:e}")
     } else if value.fract() == 0.0 && value != 0.0 {
-        // An integer has the same digits as the `f64`, but std writes it three times as fast.
+        // For a whole number, std writes the same digits three times as fast if it is an integer.
+        // (0 is left out, because -0 would lose its sign.)
         write!(text, "{}", value as i64)
     } else {
         write!(text, "{value}")

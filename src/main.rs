@@ -50,7 +50,7 @@ fn serve(address: &str) -> Result<()> {
     }
 }
 
-/// Returns how many updates to make, which is those of one hour at most. Otherwise the first scrape
+/// Returns how many updates to make, but no more than those of one hour. Otherwise the first scrape
 /// after months would have to wait for millions of updates.
 fn missed_updates(made: u64, due: u64) -> u64 {
     (due - made).min(60 * 60)
@@ -72,7 +72,7 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
 /// Returns a random number that is at least 0 and less than 1.
 ///
 /// std has no random numbers. But each new `RandomState` hashes with a random key, so even the hash
-/// of no data is random. The upper 53 of its 64 bits are as many as an `f64` can hold.
+/// of no data is random. An `f64` has a precision of 53 bits, so 11 of the 64 bits are dropped.
 fn random() -> f64 {
     let hash = RandomState::new().build_hasher().finish();
     (hash >> 11) as f64 / (1_u64 << 53) as f64
@@ -110,6 +110,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // `serve` returns only with an error.
     if let Err(error) = result {
         say(stderr(), format!("error: {error:#}"));
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 ///
 /// [`Registry::counter`](crate::Registry::counter) returns it. A clone is another handle to the
 /// same number, and can be moved to another thread. Like all numbers in Prometheus it is an `f64`,
-/// so beyond 2^53, where an `f64` has no place for a last digit, adding 1 no longer changes it.
+/// which has all whole numbers up to 2^53. Beyond that, adding 1 may change nothing.
 #[derive(Clone, Debug)]
 pub struct Counter(pub(crate) Value);
 

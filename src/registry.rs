@@ -56,7 +56,7 @@ use crate::metric::{Counter, Gauge, Value};
 /// ```
 ///
 /// Every scraper waits while the numbers are collected. If that takes seconds, let another thread
-/// collect them, and render the registry that it has filled last.
+/// collect and render them.
 #[derive(Debug, Default)]
 pub struct Registry {
     families: BTreeMap<String, Family>,
@@ -145,7 +145,8 @@ impl Registry {
             label_names: label_names.clone(),
             series: BTreeMap::new(),
         });
-        // These checks cannot fail for a family that has just been inserted.
+        // A family that has just been inserted passes these checks, so nothing is left behind by a
+        // refused registration.
         for (what, given, registered) in [
             ("type", kind, family.kind),
             ("help text", &help, &family.help),

@@ -16,6 +16,22 @@ use crate::budget::{Budget, Connection};
 /// 300.
 const LONGEST_REQUEST: u64 = 8 * 1024;
 
+/// Why a client does not get the metrics.
+enum Failure {
+    /// The request is not acceptable, so the client gets a response with this status and reason.
+    Refused(&'static str, &'static str),
+    /// The client has disconnected or has never sent anything, so it gets no response.
+    Lost(io::Error),
+}
+
+use Failure::{Lost, Refused};
+
+const MALFORMED: Failure = Refused("400 Bad Request", "Ask in HTTP/1: GET /metrics HTTP/1.1");
+const WRONG_METHOD: Failure = Refused("405 Method Not Allowed", "Ask with GET or HEAD.");
+const TOO_SLOW: Failure = Refused("408 Request Timeout", "Send it all, to the blank line.");
+const LONG_LINE: Failure = Refused("414 URI Too Long", "Ask for something shorter.");
+const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send fewer headers.");
+
 /// A server that answers one client at a time.
 ///
 /// The loop is in your program, as with a [`TcpListener`]. Nobody sees the values of the metrics
@@ -104,7 +120,8 @@ impl MetricsServer {
                 return Err(error).context("cannot accept a connection");
             }
         };
-        // Each client adds to the budgets, and so does the idle time before it connected.
+        // A new client adds to the budgets, and so does the time for which the server was idle
+        // before.
         let idle = start.elapsed();
         self.reading.admit(idle);
         self.writing.admit(idle);
@@ -150,29 +167,14 @@ fn pause_after(error: ErrorKind) -> Duration {
 #[derive(Debug)]
 #[must_use = "the client waits for a response"]
 pub struct Scrape<'a> {
+    /// It is closed when the scrape is dropped, which `answer` and `fail` do at their end.
     connection: Connection<'a>,
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether the client may have sent bytes that have not been read. That matters in `respond`.
+    /// Whether the client may have sent more than has been read. That matters in `respond`.
     unread: bool,
 }
-
-/// Why a client does not get the metrics.
-enum Failure {
-    /// The request is not acceptable, so the client gets a response with this status and reason.
-    Refused(&'static str, &'static str),
-    /// The client has disconnected or has never sent anything, so it gets no response.
-    Lost(io::Error),
-}
-
-use Failure::{Lost, Refused};
-
-const MALFORMED: Failure = Refused("400 Bad Request", "Ask in HTTP/1: GET /metrics HTTP/1.1");
-const WRONG_METHOD: Failure = Refused("405 Method Not Allowed", "Ask with GET or HEAD.");
-const TOO_SLOW: Failure = Refused("408 Request Timeout", "Send it all, to the blank line.");
-const LONG_LINE: Failure = Refused("414 URI Too Long", "Ask for something shorter.");
-const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send fewer headers.");
 
 impl Scrape<'_> {
     /// Returns the request line, for example `GET /metrics HTTP/1.1`. It consists of printable
@@ -218,7 +220,8 @@ impl Scrape<'_> {
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
             Some(b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n') => {}
-            // This is not HTTP. If it is a TLS handshake, for example, no line may ever end.
+            // This is not HTTP. It may be a TLS handshake, for example, which need not contain the
+            // end of a line.
             Some(_) => return Err(MALFORMED),
         }
 
@@ -236,8 +239,9 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // Bytes may be unread because a body follows, because the buffer still contains some, or
-        // because the server stopped reading at its limit.
+        // More bytes may come because the client has announced a body, because it has sent
+        // something else behind the request (which is in the buffer), or because the request
+        // exceeds the limit.
         self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -327,7 +331,8 @@ fn announces_body(header: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// On Linux a client that disconnects in the queue does not make `accept` fail.
+    /// This cannot be tested from outside, because on Linux `accept` does not fail for such a
+    /// client.
     #[test]
     fn a_client_that_disconnects_in_the_queue_delays_nobody() {
         for kind in [ConnectionAborted, ConnectionReset, InvalidInput] {

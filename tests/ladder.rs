@@ -34,7 +34,7 @@ const FAULTS: [(&str, Attack); 10] = [
     ("Nobody reads its stdout", unread_output),
     ("A label value contains a quote", quote_in_a_label),
     ("A hundred clients are silent", a_hundred_silent_clients),
-    ("One client drips its request", dripping_client),
+    ("One client sends a byte per second", one_byte_per_second),
 ];
 
 #[test]
@@ -254,12 +254,12 @@ fn a_hundred_silent_clients(program: &mut Program) -> Outcome {
     program.serves_on()
 }
 
-fn dripping_client(program: &mut Program) -> Outcome {
+fn one_byte_per_second(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
     let drip = thread::spawn(move || {
         let end = Instant::now() + HANGS_AFTER + Duration::from_secs(1);
         while Instant::now() < end && stream.write_all(b"x").is_ok() {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(900));
         }
     });
     let outcome = program.serves_on();
