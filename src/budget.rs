@@ -26,12 +26,14 @@
 //!
 //! # How long a scrape may take
 //!
-//! While the server is busy, the kernel keeps new clients in a queue for 129. (std asks for 128,
-//! and Linux adds one.) So a scrape can have at most 129 clients before it: one that is being
-//! served, and 128 in the queue. If all of them misbehave, there is no idle time until it is the
-//! scrape's turn, so they can spend the two full budgets and their allowances. Because the kernel
-//! may end a wait up to 8 ms late, an allowance can cost 8 ms more, which is 16 ms for reading and
-//! 24 ms for writing:
+//! While one client is served, the kernel keeps up to 129 others in a queue. (std asks for 128, and
+//! Linux adds one.) So if a scrape is the last in the queue, 129 clients come before it: those in
+//! the queue, and the one that is being served. If all of them misbehave, there is no idle time
+//! until it is the scrape's turn, so they can spend the two full budgets and their allowances, but
+//! nothing else.
+//!
+//! The kernel may end a wait up to 8 ms late. That lets each client exceed its allowance once, so
+//! let us count 8 + 8 ms for reading and 16 + 8 ms for writing:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -51,8 +53,8 @@ use std::time::{Duration, Instant};
 ///
 /// The kernel takes the bytes of a large write one part after another, as the client makes room,
 /// and the time-out begins anew with each part. So a client that takes a few bytes again and again
-/// could make a single write of some megabytes last for many seconds. The budget is charged only
-/// after a write, so no write may be large.
+/// could make a single write of some megabytes last for many seconds. So the server writes 64 KiB
+/// at a time, and looks at the budget after each write.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// The time that the server may spend waiting for all its clients.

@@ -39,12 +39,12 @@ pub fn escape(text: &str) -> String {
 pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
     if value.is_infinite() {
         text.write_str(if value > 0.0 { "+Inf" } else { "-Inf" })
-    } else if value.abs() >= 1e16 || value.abs() < 1e-5 && value != 0.0 {
+    } else if value.abs() >= 1e16 || (value.abs() < 1e-5 && value != 0.0) {
         // With an exponent, as in `1e300`, because the plain form would have hundreds of zeros.
         write!(text, "{value:e}")
     } else if value.fract() == 0.0 && value != 0.0 {
-        // For a whole number, std writes the same digits three times as fast if it is an integer.
-        // (0 is left out, because -0 would lose its sign.)
+        // std writes the same digits three times as fast for an `i64` as for an `f64`. (0 is left
+        // out, because -0 would lose its sign.)
         write!(text, "{}", value as i64)
     } else {
         write!(text, "{value}")

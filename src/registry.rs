@@ -145,8 +145,7 @@ impl Registry {
             label_names: label_names.clone(),
             series: BTreeMap::new(),
         });
-        // A family that has just been inserted passes these checks, so nothing is left behind by a
-        // refused registration.
+        // If the family is new, it passes these checks. If it is not, nothing has been changed yet.
         for (what, given, registered) in [
             ("type", kind, family.kind),
             ("help text", &help, &family.help),
@@ -191,8 +190,7 @@ impl Registry {
 }
 
 /// The series that Prometheus itself stores for every target, the last three only if a feature flag
-/// is set. A metric with the same name would replace them, so `up` could be 1 for a target that is
-/// down.
+/// is set. A metric with the same name would replace them.
 const STORED_BY_PROMETHEUS: [&str; 8] = [
     "up",
     "scrape_duration_seconds",

@@ -134,6 +134,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
+            // Until the request has been read to its end.
             unread: true,
         };
         match scrape.read_request() {
@@ -240,8 +241,8 @@ impl Scrape<'_> {
         }
 
         // More bytes may come because the client has announced a body, because it has sent
-        // something else behind the request (which is in the buffer), or because the request
-        // exceeds the limit.
+        // something else behind the request (which is in the buffer), or because all of the limit
+        // has been read, so that what follows is unknown.
         self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -280,7 +281,8 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// If the client closes its writing half, the line ends there, and all further lines are empty.
+/// If the client closes its writing half, the request ends there, even without a blank line. All
+/// further lines are empty then.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     if let Err(error) = input.read_until(b'\n', &mut line) {
@@ -309,7 +311,7 @@ fn check_request_line(line: &str) -> Result<(), Failure> {
     // RFC 9110, sections 5.6.2 and 9.1, lists the characters of a method.
     let in_method = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_method = !method.is_empty() && method.bytes().all(in_method);
-    // The program may print the line, and a terminal obeys control characters.
+    // Refuse control characters. The program may print the line, and a terminal would obey them.
     let is_target = !target.is_empty() && target.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_method || !is_target {
         return Err(MALFORMED);

@@ -138,7 +138,7 @@ impl Program {
             Ok(_) => Ok(response),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Err("hangs"),
             Err(_) if self.exits() => Err("exits"),
-            Err(_) => Err("resets"),
+            Err(_) => Err("fails"),
         }
     }
 
