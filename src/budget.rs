@@ -9,8 +9,8 @@
 //! 1. Waiting for a client takes time out of the budget. If none is left, the client is dropped.
 //! 2. Each client that connects adds a small allowance. So even if others have emptied the budget,
 //!    the server can wait for this client for a moment.
-//! 3. While no client is connected, the server is idle, and each idle second adds ten seconds. So
-//!    there is enough for many honest clients that are slow.
+//! 3. While no client is connected, the server is idle. Idle time is added ten times over, so the
+//!    budget is soon full again, and there is enough for many honest clients that are slow.
 //! 4. The budget never holds more than its full amount. And a single wait takes at most half of
 //!    that, so that one silent client cannot use up everything.
 //!
@@ -21,19 +21,16 @@
 //!
 //! |         | full budget | longest wait | allowance |
 //! | ------- | ----------- | ------------ | --------- |
-//! | reading | 1.2 s       | 0.6 s        | 8 ms      |
-//! | writing | 3 s         | 1.5 s        | 16 ms     |
+//! | reading | 1.2 s       | 0.6 s        | 16 ms     |
+//! | writing | 3 s         | 1.5 s        | 24 ms     |
 //!
 //! # How long a scrape may take
 //!
-//! While one client is served, the kernel keeps up to 129 others in a queue. (std asks for 128, and
-//! Linux adds one.) So if a scrape is the last in the queue, 129 clients come before it: those in
-//! the queue, and the one that is being served. If all of them misbehave, there is no idle time
-//! until it is the scrape's turn, so they can spend the two full budgets and their allowances, but
-//! nothing else.
-//!
-//! The kernel may end a wait up to 8 ms late. That lets each client exceed its allowance once, so
-//! let us count 8 + 8 ms for reading and 16 + 8 ms for writing:
+//! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
+//! (std asks for 128, and Linux adds one.) So if a scrape has the last place, 129 clients come
+//! before it: 128 in the queue, and the one that is being served. If all of them misbehave, the
+//! server is not idle until it is the scrape's turn, so they can spend two full budgets and 129
+//! allowances each:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -51,11 +48,13 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a single write hands to the kernel.
 ///
-/// The kernel takes the bytes of a large write one part after another, as the client makes room,
-/// and the time-out begins anew with each part. So a client that takes a few bytes again and again
-/// could make a single write of some megabytes last for many seconds. So the server writes 64 KiB
-/// at a time, and looks at the budget after each write.
+/// A time-out does not limit how long a large write takes: Linux counts it in clock ticks, and only
+/// those during which the write sleeps. A client that keeps taking a few bytes keeps the write
+/// awake. So the server writes 64 KiB at a time, and looks at the budget after each write.
 const LONGEST_WRITE: usize = 64 * 1024;
+
+/// How late the kernel may end a wait, which is three clock ticks of 4 ms.
+const LATENESS: Duration = Duration::from_millis(12);
 
 /// The time that the server may spend waiting for all its clients.
 #[derive(Debug)]
@@ -69,8 +68,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub const FOR_READING: Self = Self::in_milliseconds(1200, 8);
-    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 16);
+    pub const FOR_READING: Self = Self::in_milliseconds(1200, 16);
+    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 24);
 
     const fn in_milliseconds(full: u64, allowance: u64) -> Self {
         Self {
@@ -89,7 +88,8 @@ impl Budget {
     /// time-out to set.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            let timeout = self.left.min(self.full / 2);
+            // The wait may be longer than its time-out, but it must not exceed the budget.
+            let timeout = self.left.min(self.full / 2).saturating_sub(LATENESS);
             // std rejects a time-out of zero.
             if timeout.is_zero() {
                 return Err(TimedOut.into());

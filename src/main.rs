@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = arguments.skip(1).collect();
     // A pattern can match a `&str`, but not a `String`.
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let result = match words[..] {
+    let result = match words.as_slice() {
         // The loopback address, so that a first run is not open to the network.
         [] => serve("127.0.0.1:8043"),
         [port] if port.parse::<u16>().is_ok() => serve(&format!("127.0.0.1:{port}")),

@@ -134,35 +134,33 @@ impl Registry {
         let mut labels = labels.to_vec();
         labels.sort_unstable();
         check_name(name)?;
-        check_labels(name, &labels)?;
+        let label_names = check_labels(name, &labels)?;
+        let (labels, help) = (format_labels(&labels), escape(help));
+        let series = format!("{name}{labels}");
 
-        let help = escape(help);
-        let label_names: Vec<&str> = labels.iter().map(|(label, _)| *label).collect();
-        let label_names = label_names.join(",");
-        let family = self.families.entry(name.to_owned()).or_insert(Family {
-            kind,
-            help: help.clone(),
-            label_names: label_names.clone(),
-            series: BTreeMap::new(),
-        });
-        // If the family is new, it passes these checks. If it is not, nothing has been changed yet.
-        for (what, given, registered) in [
-            ("type", kind, family.kind),
-            ("help text", &help, &family.help),
-            ("label names", &label_names, &family.label_names),
-        ] {
+        if let Some(family) = self.families.get(name) {
+            for (what, given, registered) in [
+                ("type", kind, family.kind),
+                ("help text", &help, &family.help),
+                ("label names", &label_names, &family.label_names),
+            ] {
+                ensure!(
+                    given == registered,
+                    "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
+                );
+            }
             ensure!(
-                given == registered,
-                "{name} cannot have the {what} {given:?}: it is registered with {registered:?}"
+                !family.series.contains_key(&labels),
+                "{series:?} is registered already: keep its handle, or a clone of it"
             );
         }
 
-        let labels = format_labels(&labels);
-        let series = format!("{name}{labels}");
-        ensure!(
-            !family.series.contains_key(&labels),
-            "{series:?} is registered already: keep its handle, or a clone of it"
-        );
+        let family = self.families.entry(name.to_owned()).or_insert(Family {
+            kind,
+            help,
+            label_names,
+            series: BTreeMap::new(),
+        });
         // A clone shares the value, so the registry renders what the handle sets.
         Ok(family.series.entry(labels).or_default().clone())
     }
@@ -215,9 +213,9 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Checks the labels of the metric `name`. They must be sorted, so that equal names are neighbours.
-fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<()> {
-    let mut previous = "";
+/// Checks the labels of the metric `name`, and returns their names, separated by commas.
+fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<String> {
+    let mut names = Vec::new();
     for (label, _) in labels {
         ensure!(
             is_label_name(label) && !label.starts_with("__"),
@@ -225,12 +223,12 @@ fn check_labels(name: &str, labels: &[(&str, &str)]) -> Result<()> {
              that start with __ are reserved for Prometheus"
         );
         ensure!(
-            *label != previous,
+            !names.contains(label),
             "{name}: the label name {label} is given twice"
         );
-        previous = label;
+        names.push(*label);
     }
-    Ok(())
+    Ok(names.join(","))
 }
 
 fn is_label_name(name: &str) -> bool {

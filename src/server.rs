@@ -62,6 +62,9 @@ const LONG_HEAD: Failure = Refused("431 Request Header Fields Too Large", "Send 
 /// }
 /// ```
 ///
+/// To stop the server from another thread, set a flag that the loop checks, and then connect to the
+/// server yourself, so that `accept` returns.
+///
 /// Do not write `server.accept()?` in this loop, because then the first client that connects and
 /// hangs up would end the program. Every error concerns one client only.
 #[derive(Debug)]
@@ -120,8 +123,7 @@ impl MetricsServer {
                 return Err(error).context("cannot accept a connection");
             }
         };
-        // A new client adds to the budgets, and so does the time for which the server was idle
-        // before.
+        // Budgets limit all waiting from now on. A new client adds to them, and so does idle time.
         let idle = start.elapsed();
         self.reading.admit(idle);
         self.writing.admit(idle);
@@ -134,7 +136,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // Until the request has been read to its end.
+            // This is certain only after the whole request has been read.
             unread: true,
         };
         match scrape.read_request() {
@@ -173,7 +175,8 @@ pub struct Scrape<'a> {
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether the client may have sent more than has been read. That matters in `respond`.
+    /// Whether the client may still send something, or has sent something that is unread. Then
+    /// `respond` must not simply close the connection.
     unread: bool,
 }
 
@@ -221,8 +224,8 @@ impl Scrape<'_> {
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
             Some(b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n') => {}
-            // This is not HTTP. It may be a TLS handshake, for example, which need not contain the
-            // end of a line.
+            // This is not HTTP. In a TLS handshake, for example, it would be no use to wait for the
+            // end of a line, which may never come.
             Some(_) => return Err(MALFORMED),
         }
 
@@ -240,9 +243,8 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // More bytes may come because the client has announced a body, because it has sent
-        // something else behind the request (which is in the buffer), or because all of the limit
-        // has been read, so that what follows is unknown.
+        // There may be more if the client has announced a body, if the buffer holds what follows
+        // the blank line, or if the server has stopped reading because of the limit.
         self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -281,8 +283,8 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// If the client closes its writing half, the request ends there, even without a blank line. All
-/// further lines are empty then.
+/// If the client closes its writing half, that ends the request as well: all further lines are
+/// empty, like the blank line.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     if let Err(error) = input.read_until(b'\n', &mut line) {
@@ -308,7 +310,7 @@ fn check_request_line(line: &str) -> Result<(), Failure> {
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
-    // RFC 9110, sections 5.6.2 and 9.1, lists the characters of a method.
+    // A method that is well-formed gets a 405 below. RFC 9110, section 5.6.2, lists the characters.
     let in_method = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_method = !method.is_empty() && method.bytes().all(in_method);
     // Refuse control characters. The program may print the line, and a terminal would obey them.

@@ -165,19 +165,19 @@ fn the_server_waits_as_long_as_the_documentation_says() {
     // The full budget is 1.2 s, and a single wait takes half of it.
     for _ in 0..2 {
         let waited = wait(Duration::ZERO);
-        assert!((0.59..0.9).contains(&waited), "{waited}");
+        assert!((0.58..0.7).contains(&waited), "{waited}");
     }
-    // Then each client has its allowance of 8 ms. With the kernel's delay that is 16 ms at most.
+    // Then each client has its allowance of 16 ms, which includes the kernel's lateness.
     let waits = [(); 20].map(|()| wait(Duration::ZERO));
     let shortest = waits.into_iter().fold(f64::MAX, f64::min);
-    assert!((0.008..0.0165).contains(&shortest), "{waits:?}");
+    assert!((0.004..0.0165).contains(&shortest), "{waits:?}");
     // Idle time counts tenfold.
     let waited = wait(Duration::from_millis(20));
     assert!((0.2..0.35).contains(&waited), "{waited}");
     // But the budget never holds more than 1.2 s.
     let waits = [150, 0, 0].map(|idle| wait(Duration::from_millis(idle)));
     assert!(
-        waits[0] > 0.59 && waits[1] > 0.59 && waits[2] < 0.1,
+        waits[0] > 0.58 && waits[1] > 0.58 && waits[2] < 0.1,
         "{waits:?}"
     );
 }
