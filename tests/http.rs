@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use metricmote::{MetricsServer, Registry};
-use support::{Response, SCRAPE, Served, connect, exchange, exchange_and_half_close, read_to_end};
+use support::{Response, SCRAPE, Served, connect, exchange, read_to_end};
 
 const METRICS: &str = "# HELP a A.\n# TYPE a gauge\na 7\n";
 const MALFORMED: &str = "Ask in HTTP/1: GET /metrics HTTP/1.1\n";
@@ -208,8 +208,11 @@ fn a_client_that_closes_its_half_ends_its_request() {
         "GET / HTTP/1.0",
         "GET / HTTP/1.1\r\nHost: x",
     ] {
-        let response = exchange_and_half_close(server.address, request.as_bytes());
-        assert_eq!(Response::parse(&response).body, METRICS, "{request:?}");
+        let mut stream = connect(server.address);
+        stream.write_all(request.as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let response = Response::parse(&read_to_end(&mut stream));
+        assert_eq!(response.body, METRICS, "{request:?}");
     }
 }
 

@@ -120,7 +120,7 @@ fn values(server: &Metricmote) -> Vec<f64> {
 #[test]
 fn the_example_catches_up_with_the_seconds_at_each_scrape() {
     let start = Instant::now();
-    let server = Metricmote::start();
+    let server = Metricmote::spawn(&["0"], Stdio::null());
     let mut last = vec![0.0; 4];
     // In 16 s a series makes 17 steps, so it does not seem to stand still by chance.
     for scrapes in 1.. {
@@ -153,7 +153,7 @@ fn the_gauges_of_the_example_go_up_and_down() {
 #[test]
 fn scrapes_within_a_second_show_the_same_values() {
     let start = Instant::now();
-    let server = Metricmote::start();
+    let server = Metricmote::spawn(&["0"], Stdio::null());
     let shown: BTreeSet<String> = (0..50).map(|_| scrape(server.address)).collect();
     let updates = server.end().matches("Update metrics").count();
     let due = start.elapsed().as_secs() as usize + 1;
@@ -166,8 +166,8 @@ fn scrapes_within_a_second_show_the_same_values() {
 /// As under `metricmote | head -1`.
 #[test]
 fn it_serves_on_when_nobody_reads_what_it_prints() {
-    let (mut server, stdout) = Metricmote::spawn_unread(&["0"], Stdio::piped());
-    drop((stdout, server.child.stderr.take()));
+    let mut server = Metricmote::spawn(&["0"], Stdio::piped());
+    drop((server.child.stdout.take(), server.child.stderr.take()));
     for _ in 0..100 {
         Response::parse(&exchange(server.address, b"nonsense\r\n\r\n"));
         scrape(server.address);

@@ -70,7 +70,9 @@ impl Prometheus {
         let body = self.get("/federate?match[]={job=\"metricmote\",__name__!~\"scrape_.*\"}");
         let samples = body.lines().filter(|line| !line.starts_with('#'));
         let values = samples.map(|line| {
-            let mut sample = exposition::parse_sample(line);
+            let (line, timestamp) = line.rsplit_once(' ').unwrap();
+            assert!(timestamp.parse::<i64>().is_ok(), "{timestamp}");
+            let mut sample = exposition::parse_sample(line).expect(line);
             let added = ["job", "instance"].map(|label| sample.labels.remove(label).unwrap());
             assert_eq!(added, ["metricmote", &target.to_string()]);
             (format!("{}{:?}", sample.name, sample.labels), sample.value)
@@ -121,8 +123,8 @@ fn promtool_accepts_the_exposition_and_the_configuration() {
 }
 
 /// Waits until Prometheus has stored this many scrapes of a program that prints its request lines.
-fn wait_for_scrapes(count: usize, stdout: &mut BufReader<ChildStdout>) {
-    let lines = stdout.lines().map(Result::unwrap);
+fn wait_for_scrapes(count: usize, stdout: &mut ChildStdout) {
+    let lines = BufReader::new(stdout).lines().map(Result::unwrap);
     let mut requests = lines.filter(|line| line.starts_with("GET"));
     // Prometheus stores each scrape before it sends the next request.
     assert_eq!(requests.nth(count).unwrap(), "GET /metrics HTTP/1.1");
@@ -131,9 +133,9 @@ fn wait_for_scrapes(count: usize, stdout: &mut BufReader<ChildStdout>) {
 #[test]
 #[ignore = "needs the programs prometheus and promtool"]
 fn prometheus_scrapes_the_example() {
-    let (server, mut stdout) = Metricmote::spawn_unread(&["0"], Stdio::null());
+    let mut server = Metricmote::spawn(&["0"], Stdio::null());
     let prometheus = Prometheus::start("example", server.address);
-    wait_for_scrapes(5, &mut stdout);
+    wait_for_scrapes(5, server.child.stdout.as_mut().unwrap());
 
     let values = prometheus.read_back(server.address);
     let expected = [
@@ -172,7 +174,7 @@ fn prometheus_scrapes_the_program_sturdy() {
     let mut command = Command::new(program);
     command.arg(address.to_string()).stdout(Stdio::piped());
     let mut sturdy = command.spawn().unwrap();
-    let mut stdout = BufReader::new(sturdy.stdout.take().unwrap());
+    let mut stdout = sturdy.stdout.take().unwrap();
     prometheus.children.push(sturdy);
     wait_for_scrapes(2, &mut stdout);
 

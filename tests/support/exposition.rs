@@ -1,13 +1,11 @@
-//! A strict parser of the text exposition format 0.0.4, written from its description and apart
-//! from the code that renders it. It panics on whatever the description does not allow, and on
-//! what it allows but a careful program does not write: blank lines, stray spaces, comments,
-//! interleaved families, a missing last line feed.
+//! A strict parser of the text exposition format 0.0.4, written from the description of the format
+//! and not from the code that renders it. It also refuses what a careful program does not write,
+//! such as blank lines, additional spaces, comments, timestamps and interleaved families.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub type Labels = BTreeMap<String, String>;
 
-#[derive(Clone, Debug, PartialEq)]
 pub struct Family {
     pub name: String,
     pub help: String,
@@ -15,155 +13,97 @@ pub struct Family {
     pub samples: Vec<Sample>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     pub name: String,
     pub labels: Labels,
     pub value: f64,
-    /// In milliseconds; only Prometheus itself sends one.
-    pub timestamp: Option<i64>,
 }
 
-/// The families, in their order.
+/// Returns the families in their order.
 pub fn parse(text: &str) -> Vec<Family> {
     let mut families: Vec<Family> = Vec::new();
-    if text.is_empty() {
-        return families;
-    }
-    let text = text
-        .strip_suffix('\n')
-        .expect("a line feed at the very end");
-    let mut lines = text.split('\n').peekable();
-    while let Some(line) = lines.next() {
-        let (name, help) = comment(line, "HELP");
-        let type_line = lines.next().expect("TYPE after HELP");
-        let (typed, kind) = comment(type_line, "TYPE");
-        assert_eq!(name, typed, "TYPE of another family: {type_line:?}");
-        assert!(matches!(kind, "counter" | "gauge"), "{type_line:?}");
-        assert!(
-            families.iter().all(|family| family.name != name),
-            "family {name} twice"
-        );
-
-        let mut samples = Vec::new();
-        let mut seen = BTreeSet::new();
-        while let Some(line) = lines.next_if(|line| !line.starts_with('#')) {
-            let sample = parse_sample(line);
-            assert_eq!(sample.name, name, "sample of another family: {line:?}");
-            assert_eq!(sample.timestamp, None, "{line:?}");
-            assert!(seen.insert(sample.labels.clone()), "series twice: {line:?}");
-            samples.push(sample);
+    let mut rest = text;
+    while !rest.is_empty() {
+        if let Some((family, after)) = split_header(rest) {
+            let is_same = |other: &Family| other.name == family.name;
+            assert!(!families.iter().any(is_same), "twice: {}", family.name);
+            families.push(family);
+            rest = after;
         }
-        assert!(!samples.is_empty(), "no sample of {name}");
-        families.push(Family {
-            name: name.to_owned(),
-            help: unescape(help, false),
-            kind: kind.to_owned(),
-            samples,
-        });
+        // There must be a sample after each header, so no family can be empty.
+        let (line, after) = rest.split_once('\n').expect("a line feed at the end");
+        let sample = parse_sample(line).unwrap_or_else(|| panic!("malformed: {line:?}"));
+        let family = families.last_mut().expect("a header first");
+        assert_eq!(sample.name, family.name, "in another family: {line:?}");
+        let is_same = |other: &Sample| other.labels == sample.labels;
+        assert!(!family.samples.iter().any(is_same), "twice: {line:?}");
+        family.samples.push(sample);
+        rest = after;
     }
     families
 }
 
-fn comment<'a>(line: &'a str, keyword: &str) -> (&'a str, &'a str) {
-    let words: Vec<&str> = line.splitn(4, ' ').collect();
-    assert!(
-        words.len() == 4 && words[..2] == ["#", keyword],
-        "no {keyword} line: {line:?}"
-    );
-    assert_eq!(name_length(words[2], true), words[2].len(), "{line:?}");
-    (words[2], words[3])
+/// Splits off the HELP line and the TYPE line, and returns a family that has no samples yet.
+fn split_header(text: &str) -> Option<(Family, &str)> {
+    let (name, rest) = split_name(text.strip_prefix("# HELP ")?, "_:")?;
+    let (help, rest) = split_escaped(rest.strip_prefix(' ')?, '\n')?;
+    let rest = rest.strip_prefix(&format!("# TYPE {name} "))?;
+    let (kind, rest) = rest.split_once('\n')?;
+    let family = Family {
+        name: name.to_owned(),
+        help,
+        kind: kind.to_owned(),
+        samples: Vec::new(),
+    };
+    let is_kind = kind == "counter" || kind == "gauge";
+    is_kind.then_some((family, rest))
 }
 
-/// `name{label="value",…} value [timestamp]`, with single spaces and nothing else.
-pub fn parse_sample(line: &str) -> Sample {
-    let (name, mut rest) = line.split_at(name_length(line, true));
-    assert!(!name.is_empty(), "no metric name: {line:?}");
+/// Parses a line like `name{label="value",other="value"} 1`. Returns `None` if it is malformed.
+pub fn parse_sample(line: &str) -> Option<Sample> {
+    let (name, mut rest) = split_name(line, "_:")?;
     let mut labels = Labels::new();
-    if let Some(mut inside) = rest.strip_prefix('{') {
-        loop {
-            let (label, after) = inside.split_at(name_length(inside, false));
-            assert!(!label.is_empty(), "no label name: {line:?}");
-            let value = after
-                .strip_prefix("=\"")
-                .unwrap_or_else(|| panic!("no value: {line:?}"));
-            let end = closing_quote(value).unwrap_or_else(|| panic!("no closing quote: {line:?}"));
-            let old = labels.insert(label.to_owned(), unescape(&value[..end], true));
-            assert_eq!(old, None, "label twice: {line:?}");
-            let after = &value[end + 1..];
-            if let Some(after) = after.strip_prefix('}') {
-                rest = after;
-                break;
-            }
-            inside = after
-                .strip_prefix(',')
-                .unwrap_or_else(|| panic!("no comma: {line:?}"));
-        }
+    let mut separator = '{';
+    while let Some(after) = rest.strip_prefix(separator) {
+        let (label, after) = split_name(after, "_")?;
+        let (value, after) = split_escaped(after.strip_prefix("=\"")?, '"')?;
+        let is_new = labels.insert(label.to_owned(), value).is_none();
+        rest = is_new.then_some(after)?;
+        separator = ',';
     }
-    let words: Vec<&str> = rest.split(' ').collect();
-    assert!(
-        matches!(words.len(), 2 | 3) && words[0].is_empty(),
-        "no value: {line:?}"
-    );
-    Sample {
+    let number = rest.strip_prefix(if labels.is_empty() { " " } else { "} " })?;
+    let is_plain = |byte: u8| byte.is_ascii_digit() || b"+-.e".contains(&byte);
+    let is_number = number.bytes().all(is_plain) || ["NaN", "+Inf", "-Inf"].contains(&number);
+    let sample = Sample {
         name: name.to_owned(),
         labels,
-        value: number(words[1]),
-        timestamp: words.get(2).map(|word| word.parse().unwrap()),
-    }
-}
-
-fn name_length(text: &str, colons: bool) -> usize {
-    let allowed = |(place, byte): &(usize, u8)| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'_' => true,
-        b'0'..=b'9' => *place > 0,
-        b':' => colons,
-        _ => false,
+        value: number.parse().ok()?,
     };
-    text.bytes().enumerate().take_while(allowed).count()
+    is_number.then_some(sample)
 }
 
-fn closing_quote(text: &str) -> Option<usize> {
-    let mut escaped = false;
-    for (place, byte) in text.bytes().enumerate() {
-        match byte {
-            b'"' if !escaped => return Some(place),
-            _ => escaped = byte == b'\\' && !escaped,
-        }
-    }
-    None
+/// Splits off a name: letters, the given punctuation and, except at its start, digits.
+fn split_name<'a>(text: &'a str, punctuation: &str) -> Option<(&'a str, &'a str)> {
+    let ends_name = |c: char| !c.is_ascii_alphanumeric() && !punctuation.contains(c);
+    let (name, rest) = text.split_at(text.find(ends_name)?);
+    let is_name = name.starts_with(|first: char| !first.is_ascii_digit());
+    is_name.then_some((name, rest))
 }
 
-fn unescape(text: &str, quotes: bool) -> String {
+/// Splits the text at the first `end` that is not escaped, and unescapes what is before it.
+fn split_escaped(text: &str, end: char) -> Option<(String, &str)> {
     let mut plain = String::new();
     let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '\\' => match characters.next() {
-                Some('\\') => plain.push('\\'),
-                Some('n') => plain.push('\n'),
-                Some('"') if quotes => plain.push('"'),
-                other => panic!("unknown escape {other:?} in {text:?}"),
-            },
-            '"' if quotes => panic!("unescaped quote in {text:?}"),
-            _ => plain.push(character),
-        }
-    }
-    plain
-}
-
-fn number(word: &str) -> f64 {
-    match word {
-        "NaN" => f64::NAN,
-        "+Inf" => f64::INFINITY,
-        "-Inf" => f64::NEG_INFINITY,
-        _ => {
-            let plain = word
-                .bytes()
-                .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e'));
-            assert!(plain, "not a number: {word:?}");
-            word.parse()
-                .unwrap_or_else(|error| panic!("{word:?}: {error}"))
+    loop {
+        match characters.next()? {
+            '\\' => plain.push(match characters.next()? {
+                '\\' => '\\',
+                'n' => '\n',
+                '"' if end == '"' => '"',
+                _ => return None,
+            }),
+            character if character == end => return Some((plain, characters.as_str())),
+            character => plain.push(character),
         }
     }
 }

@@ -5,12 +5,10 @@
 pub mod clients;
 pub mod exposition;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use metricmote::{MetricsServer, Scrape};
@@ -25,8 +23,7 @@ pub const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\n\
     Accept: application/openmetrics-text;version=1.0.0,\
     application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
     Accept-Encoding: gzip\r\n\
-    X-Prometheus-Scrape-Timeout-Seconds: 1\r\n\
-    \r\n";
+    X-Prometheus-Scrape-Timeout-Seconds: 1\r\n\r\n";
 
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server listens");
@@ -35,7 +32,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Reads to the end of the stream. Fails if the connection is reset.
+/// Reads until the server closes the connection. Panics if the connection is reset.
 pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     let mut response = Vec::new();
     stream.read_to_end(&mut response).expect("a clean end");
@@ -48,30 +45,22 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     read_to_end(&mut stream)
 }
 
-pub fn exchange_and_half_close(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = connect(address);
-    stream.write_all(request).unwrap();
-    stream.shutdown(Shutdown::Write).unwrap();
-    read_to_end(&mut stream)
-}
-
-/// Returns the body of a scrape that must succeed.
+/// Scrapes as Prometheus does, and returns the body. Panics if the status is not 200.
 pub fn scrape(address: SocketAddr) -> String {
     let response = Response::parse(&exchange(address, SCRAPE));
     assert_eq!(response.status, "200 OK");
     response.body
 }
 
-/// A response to another method than HEAD.
-#[derive(Debug)]
+/// A response to any method but HEAD.
 pub struct Response {
     pub status: String,
-    pub headers: Vec<(String, String)>,
+    headers: String,
     pub body: String,
 }
 
 impl Response {
-    /// Parses a response, and checks what must be true of each.
+    /// Panics if the response is malformed or truncated.
     pub fn parse(bytes: &[u8]) -> Self {
         let response = Self::try_parse(bytes);
         response.unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(bytes)))
@@ -79,92 +68,73 @@ impl Response {
 
     /// Returns `None` if the response is malformed or truncated.
     pub fn try_parse(bytes: &[u8]) -> Option<Self> {
-        let text = std::str::from_utf8(bytes).ok()?;
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let mut lines = head.split("\r\n");
-        let status = lines.next()?.strip_prefix("HTTP/1.0 ")?.to_owned();
-        let header = |line: &str| {
-            let (name, value) = line.split_once(": ")?;
-            Some((name.to_owned(), value.to_owned()))
-        };
-        let headers = lines.map(header).collect::<Option<_>>()?;
-        let body = body.to_owned();
+        let (head, body) = std::str::from_utf8(bytes).ok()?.split_once("\r\n\r\n")?;
+        let (status, headers) = head.strip_prefix("HTTP/1.0 ")?.split_once("\r\n")?;
         let response = Self {
-            status,
-            headers,
-            body,
+            status: status.to_owned(),
+            headers: headers.to_owned(),
+            body: body.to_owned(),
         };
-        let is_whole = response.header("Content-Length")? == response.body.len().to_string();
+        let is_whole = response.header("Content-Length")? == body.len().to_string();
         let closes = response.header("Connection")? == "close";
-        (is_whole && closes && !head.replace("\r\n", "").contains(['\r', '\n'])).then_some(response)
+        let are_headers = headers.split("\r\n").all(|line| line.contains(": "));
+        let are_lines = !head.replace("\r\n", "").contains(['\r', '\n']);
+        (is_whole && closes && are_headers && are_lines).then_some(response)
     }
 
-    /// Returns the value of a header that may be there once.
+    /// Returns the value of a header, if there is one. Panics if there are two.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|header| header.0 == name);
-        let value = values.next().map(|header| header.1.as_str());
+        let lines = self.headers.split("\r\n");
+        let mut values = lines.filter_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let value = values.next();
         assert!(values.next().is_none(), "{name} twice");
         value
     }
 }
 
-/// The program on a free port. It ends with the test.
+/// The program as a child process. It ends with the test.
 pub struct Metricmote {
     pub child: Child,
     pub address: SocketAddr,
-    printing: Option<JoinHandle<String>>,
 }
 
 impl Metricmote {
+    /// Starts the program on a free port, and discards what it prints.
     pub fn start() -> Self {
-        Self::spawn(&["0"], Stdio::null())
-    }
-
-    /// Starts the program, and collects what it prints, because it would stop at a full pipe.
-    pub fn spawn(arguments: &[&str], stderr: Stdio) -> Self {
-        let (mut server, stdout) = Self::spawn_unread(arguments, stderr);
-        let stderr = server.child.stderr.take();
-        server.printing = Some(thread::spawn(move || {
-            let errors = thread::spawn(|| stderr.map(read_text).unwrap_or_default());
-            read_text(stdout) + &errors.join().unwrap()
-        }));
+        let mut server = Self::spawn(&["0"], Stdio::null());
+        let mut stdout = server.child.stdout.take().unwrap();
+        thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
         server
     }
 
-    /// Starts the program, and returns its output after the first line.
-    pub fn spawn_unread(arguments: &[&str], stderr: Stdio) -> (Self, BufReader<ChildStdout>) {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_metricmote"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    /// Starts the program, and leaves what it prints after the first line in `child.stdout`. The
+    /// program would stop if it printed more than a pipe holds and nobody read it.
+    pub fn spawn(arguments: &[&str], stderr: Stdio) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metricmote"));
+        command.stdout(Stdio::piped()).stderr(stderr);
+        let mut child = command.args(arguments).spawn().unwrap();
+        // With a larger buffer, it would take more than that line out of the pipe.
+        let mut stdout = BufReader::with_capacity(1, child.stdout.as_mut().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let url = line.strip_prefix("Serving http://");
-        let address = url.and_then(|url| url.strip_suffix("/metrics\n"));
-        let address = address.unwrap_or_else(|| panic!("{line:?}"));
-        let address = address.parse().unwrap();
-        let printing = None;
-        (
-            Self {
-                child,
-                address,
-                printing,
-            },
-            stdout,
-        )
+        let url = line.strip_prefix("Serving http://").expect(&line);
+        let address = url.strip_suffix("/metrics\n").expect(&line);
+        Self {
+            child,
+            address: address.parse().unwrap(),
+        }
     }
 
-    /// Ends the program, and returns what it has printed since its first line, stdout before stderr.
+    /// Ends the program, and returns what it has printed since its first line. The output to
+    /// stderr comes last.
     pub fn end(mut self) -> String {
         self.child.kill().unwrap();
-        self.printing.take().unwrap().join().unwrap()
+        let stdout = self.child.stdout.take().expect("unread output");
+        let stderr = self.child.stderr.take().map(io::read_to_string);
+        io::read_to_string(stdout).unwrap() + &stderr.map_or(String::new(), Result::unwrap)
     }
 
-    /// Returns a figure of `/proc/PID/status`.
-    #[cfg(target_os = "linux")]
+    /// Returns a figure of `/proc/PID/status`, which only Linux has.
     pub fn status(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = std::fs::read_to_string(path).unwrap();
@@ -175,29 +145,19 @@ impl Metricmote {
 
 impl Drop for Metricmote {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
-fn read_text(mut stream: impl Read) -> String {
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("UTF-8");
-    text
-}
-
-/// A server of the library in a thread. It ends with the test.
+/// A server of the library in a thread, which ends with the test program.
 pub struct Served {
     pub address: SocketAddr,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Served {
     /// Answers `/large` with that many bytes, and everything else with a few.
     pub fn large(bytes: usize) -> Self {
-        const LINE: &str = "# padding\n";
-        let text = LINE.repeat(bytes / LINE.len());
+        let text = "# padding\n".repeat(bytes / 10);
         Self::start(move |scrape| {
             let is_large = scrape.request_line().contains("/large");
             scrape.answer(if is_large { &text } else { "# small\n" })
@@ -207,27 +167,23 @@ impl Served {
     pub fn start(mut answer: impl FnMut(Scrape) -> anyhow::Result<()> + Send + 'static) -> Self {
         let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
+        thread::spawn(move || {
+            loop {
                 let _ = server.accept().and_then(&mut answer);
             }
         });
-        Self {
-            address,
-            stop,
-            thread: Some(thread),
-        }
+        Self { address }
     }
 }
 
 impl Drop for Served {
+    /// Checks that the server has not panicked, so that it still closes connections properly.
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(self.address);
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || thread::panicking(), "the server panicked");
+        if !thread::panicking() {
+            let mut stream = connect(self.address);
+            stream.shutdown(Shutdown::Write).unwrap();
+            read_to_end(&mut stream);
+        }
     }
 }
 
@@ -249,11 +205,10 @@ impl Random {
 
     /// Unicode, control characters, and everything that must be escaped.
     pub fn text(&mut self) -> String {
-        let alphabet: Vec<char> = "aZ0_ \\\"\n\t\r\0\u{1b}[m{}=,#nö→🦀\u{2028}\u{7f}\u{feff}"
-            .chars()
-            .collect();
+        let alphabet = "aZ0_ \\\"\n\t\r\0\u{1b}[m{}=,#nö→🦀\u{2028}\u{7f}\u{feff}";
+        let alphabet = Vec::from_iter(alphabet.chars());
         let length = self.below(12);
-        let letters = (0..length).map(|_| alphabet[self.below(alphabet.len())]);
-        letters.collect()
+        let letter = |_| alphabet[self.below(alphabet.len())];
+        (0..length).map(letter).collect()
     }
 }
