@@ -11,10 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use metricmote::MetricsServer;
-use support::clients::{Crowd, Hostile, reads_all};
 use support::{Metricmote, Response, SCRAPE, Served, connect, read_to_end, scrape};
-
-const MEGABYTE: usize = 1_000_000;
 
 /// Scrapes, but sleeps after the first `sent` bytes of the request.
 fn scrape_late(address: std::net::SocketAddr, sent: usize, delay: Duration) {
@@ -63,83 +60,14 @@ fn a_lone_client_that_is_late_by_half_a_second_is_served() {
 fn clients_that_are_late_again_and_again_are_served() {
     let server = Served::large(0);
     // Two silent clients have used up the budget.
-    drop(
-        [(); 2]
-            .map(|()| connect(server.address))
-            .map(|mut silent| read_to_end(&mut silent)),
-    );
+    let silent = [(); 2].map(|()| connect(server.address));
+    for mut client in silent {
+        read_to_end(&mut client);
+    }
     for _ in 0..6 {
         thread::sleep(Duration::from_millis(20));
         scrape_late(server.address, 0, Duration::from_millis(80));
     }
-}
-
-/// On a network this is slow as well; see `network.sh`.
-#[test]
-#[cfg_attr(
-    windows,
-    ignore = "a write there takes everything within its time-out, or fails"
-)]
-fn slow_readers_get_the_whole_response_alone_or_two_at_once() {
-    let alone = thread::spawn(|| {
-        let server = Served::large(20 * MEGABYTE);
-        reads_all(server.address, Duration::ZERO, 8_000_000)
-    });
-    let server = Served::large(10 * MEGABYTE);
-    let two = [(); 2].map(|()| {
-        let address = server.address;
-        thread::spawn(move || reads_all(address, Duration::ZERO, 8_000_000))
-    });
-    assert!(alone.join().unwrap());
-    assert_eq!(two.map(|reader| reader.join().unwrap()), [true; 2]);
-}
-
-/// The silent clients leave no idle time, but their allowances for writing are there for the reader.
-#[test]
-#[cfg_attr(
-    windows,
-    ignore = "a write there takes everything within its time-out, or fails"
-)]
-fn a_large_response_again_and_again_among_silent_clients_is_whole() {
-    let server = Served::large(8 * MEGABYTE);
-    let _silent = Crowd::gather(server.address, 20, Hostile::SILENT);
-    // One that reads nothing uses up the budget for writing, and the scrape waits behind it.
-    let reads_nothing = Crowd::gather(server.address, 1, Hostile::READS_NOTHING);
-    scrape(server.address);
-    drop(reads_nothing);
-    for _ in 0..2 {
-        assert!(reads_all(server.address, Duration::ZERO, 20_000_000));
-    }
-}
-
-/// The body is small and sent at once, so what is used up is the budget for reading.
-#[test]
-#[cfg_attr(
-    windows,
-    ignore = "a write there takes everything within its time-out, or fails"
-)]
-fn clients_that_dribble_a_body_do_not_cost_another_its_large_response() {
-    let server = Served::large(10 * MEGABYTE);
-    let dribble = Hostile::dripping(b"GET / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n", b"x", 1);
-    let _crowd = Crowd::gather(server.address, 1, dribble);
-    scrape(server.address);
-    assert!(reads_all(server.address, Duration::ZERO, 8_000_000));
-}
-
-#[test]
-fn half_a_second_after_an_attack_a_late_and_slow_client_is_served() {
-    let server = Served::large(8_000_000);
-    let silent = Crowd::gather(server.address, 3, Hostile::SILENT);
-    scrape(server.address);
-    drop(silent);
-    // This one is served after all of them.
-    scrape(server.address);
-    thread::sleep(Duration::from_millis(500));
-    assert!(reads_all(
-        server.address,
-        Duration::from_millis(500),
-        10_000_000
-    ));
 }
 
 /// The limits that the documentation states, measured on a server that accepts when the test says so.
@@ -162,9 +90,9 @@ fn the_server_waits_as_long_as_the_documentation_says() {
         let (_stream, connected) = client.join().unwrap();
         connected.elapsed().as_secs_f64()
     };
-    // The full budget is 1.2 s, and a single wait takes half of it.
-    for _ in 0..2 {
-        let waited = wait(Duration::ZERO);
+    // The full budget is 1.2 s, to which idle time adds nothing. A single wait takes half of it.
+    for idle in [150, 0] {
+        let waited = wait(Duration::from_millis(idle));
         assert!((0.58..0.7).contains(&waited), "{waited}");
     }
     // Then each client has its allowance of 16 ms, which includes the kernel's lateness.
@@ -174,10 +102,4 @@ fn the_server_waits_as_long_as_the_documentation_says() {
     // Idle time counts tenfold.
     let waited = wait(Duration::from_millis(20));
     assert!((0.2..0.35).contains(&waited), "{waited}");
-    // But the budget never holds more than 1.2 s.
-    let waits = [150, 0, 0].map(|idle| wait(Duration::from_millis(idle)));
-    assert!(
-        waits[0] > 0.58 && waits[1] > 0.58 && waits[2] < 0.1,
-        "{waits:?}"
-    );
 }

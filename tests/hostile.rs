@@ -1,7 +1,7 @@
 //! No client can stop the server.
 //!
-//! `cargo test --test hostile -- --nocapture` prints how long a scrape takes during each attack. The worst that
-//! a full queue can do with large responses is in `worst_case.rs`, and how simpler servers fare is in
+//! `cargo test --test hostile -- --nocapture` prints how long a scrape takes during each attack.
+//! Attacks with large responses are in `large_responses.rs`, and how simpler servers fare is in
 //! `ladder.rs`.
 
 mod support;
@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
-use support::clients::{Crowd, Hostile, scrape_within};
+use support::clients::{Crowd, Hostile, reads_all, scrape_within};
 use support::{Metricmote, Response, Served, connect, exchange, read_to_end, scrape};
 
 const BODY: &[u8] = b"GET / HTTP/1.1\r\nContent-Length: 9999\r\n\r\n";
@@ -36,7 +36,7 @@ const ATTACKS: [(usize, &str, Hostile, f64); 8] = [
 ];
 
 #[test]
-fn no_attack_delays_a_scrape_beyond_its_limit() {
+fn a_scrape_during_an_attack_takes_no_longer_than_its_limit() {
     let attacks = ATTACKS.map(|(size, what, client, limit)| {
         thread::spawn(move || {
             let server = Served::large(8_000_000);
@@ -60,6 +60,19 @@ fn after_more_silent_clients_than_the_queue_holds_it_serves_on() {
     let server = Served::large(0);
     drop(Crowd::gather(server.address, 300, Hostile::SILENT));
     scrape_within(10.0, "after 300 silent", server.address);
+}
+
+#[test]
+fn half_a_second_after_an_attack_a_late_and_slow_client_is_served() {
+    let server = Served::large(8_000_000);
+    let silent = Crowd::gather(server.address, 3, Hostile::SILENT);
+    scrape(server.address);
+    drop(silent);
+    // This one is served after all of them.
+    scrape(server.address);
+    thread::sleep(Duration::from_millis(500));
+    let late = Duration::from_millis(500);
+    assert!(reads_all(server.address, late, 10_000_000));
 }
 
 /// Whatever does not end is answered, and no more than 8 KiB of it are kept in memory.

@@ -9,6 +9,7 @@ use std::iter::zip;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -256,13 +257,15 @@ fn a_hundred_silent_clients(program: &mut Program) -> Outcome {
 
 fn one_byte_per_second(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
+    let (stop, stopped) = mpsc::channel::<()>();
     let drip = thread::spawn(move || {
-        let end = Instant::now() + HANGS_AFTER + Duration::from_secs(1);
-        while Instant::now() < end && stream.write_all(b"x").is_ok() {
-            thread::sleep(Duration::from_millis(900));
+        let pause = Duration::from_millis(900);
+        while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            let _ = stream.write_all(b"x");
         }
     });
     let outcome = program.serves_on();
+    drop(stop);
     drip.join().unwrap();
     outcome
 }
