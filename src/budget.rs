@@ -29,8 +29,8 @@
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
 //! (std asks for 128, and Linux adds one.) So if a scrape has the last place, 129 clients come
 //! before it: 128 in the queue, and the one that is being served. If all of them misbehave, the
-//! server is not idle until it is the scrape's turn, so they can spend two full budgets and 129
-//! allowances each:
+//! server is not idle until it is the scrape's turn, so they can spend the two full budgets, and
+//! 129 allowances for each of them:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -48,9 +48,9 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a single write hands to the kernel.
 ///
-/// A time-out does not limit how long a large write takes: Linux counts it in clock ticks, and only
-/// those during which the write sleeps. A client that keeps taking a few bytes keeps the write
-/// awake. So the server writes 64 KiB at a time, and looks at the budget after each write.
+/// A time-out does not limit how long a large write takes, because Linux counts it only while the
+/// write is waiting. If a client takes the response in very small pieces, the write is busy most of
+/// the time. So the server writes 64 KiB at a time, and looks at the budget after each write.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// How late the kernel may end a wait, which is three clock ticks of 4 ms.
@@ -88,7 +88,7 @@ impl Budget {
     /// time-out to set.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            // The wait may be longer than its time-out, but it must not exceed the budget.
+            // Even if the kernel ends the wait late, it must not exceed the budget.
             let timeout = self.left.min(self.full / 2).saturating_sub(LATENESS);
             // std rejects a time-out of zero.
             if timeout.is_zero() {

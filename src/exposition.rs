@@ -30,7 +30,8 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     ["{", &pairs.join(","), "}"].concat()
 }
 
-/// Escapes line feeds, which would end the line, and the backslash itself.
+/// Replaces line feeds, which would end the line, by a backslash and an `n`, and doubles
+/// backslashes.
 pub fn escape(text: &str) -> String {
     text.replace('\\', r"\\").replace('\n', r"\n")
 }

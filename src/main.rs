@@ -31,7 +31,7 @@ fn serve(address: &str) -> Result<()> {
     loop {
         let served = server.accept().and_then(|scrape| {
             say(stdout(), scrape.request_line());
-            // One update is due at the start, and another one each second. Nobody sees the values
+            // One update is due at the start, and then one each second. Nobody sees the values
             // between two scrapes, so the updates can wait until the next scrape.
             let due = start.elapsed().as_secs() + 1;
             if updates < due {
@@ -72,7 +72,8 @@ fn update_metrics(counters: &[Counter], gauges: &[Gauge]) {
 /// Returns a random number that is at least 0 and less than 1.
 ///
 /// std has no random numbers. But each new `RandomState` hashes with a random key, so even the hash
-/// of no data is random. An `f64` has a precision of 53 bits, so 11 of the 64 bits are dropped.
+/// of no data is random. An `f64` has a precision of 53 bits, so take 53 of the 64 bits of the
+/// hash, and divide them by 2^53.
 fn random() -> f64 {
     let hash = RandomState::new().build_hasher().finish();
     (hash >> 11) as f64 / (1_u64 << 53) as f64

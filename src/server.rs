@@ -136,7 +136,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // This is certain only after the whole request has been read.
+            // Until `read_request` knows better.
             unread: true,
         };
         match scrape.read_request() {
@@ -243,8 +243,8 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // There may be more if the client has announced a body, if the buffer holds what follows
-        // the blank line, or if the server has stopped reading because of the limit.
+        // There is more if the client has announced a body, or if the buffer holds what follows the
+        // blank line. There may be more if the request is as long as the limit.
         self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -283,8 +283,8 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// If the client closes its writing half, that ends the request as well: all further lines are
-/// empty, like the blank line.
+/// If the client has closed its writing half, there is nothing left to read, and the line is empty.
+/// So this ends a request just as a blank line does.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     if let Err(error) = input.read_until(b'\n', &mut line) {

@@ -28,7 +28,7 @@ pub fn received(table: &str) -> Result<Registry> {
     for line in table.lines().skip(2) {
         let (device, numbers) = line.split_once(':').context("a line without a device")?;
         let bytes = numbers.split_whitespace().next().context("no number")?;
-        // An unsigned integer cannot be negative or NaN, for which `inc_by` would panic.
+        // `inc_by` panics if a number is negative or NaN, which an unsigned integer cannot be.
         let bytes: u64 = bytes.parse().with_context(|| format!("{bytes:?} bytes"))?;
         let (name, help) = ("network_receive_bytes_total", "Bytes received.");
         registry
