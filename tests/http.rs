@@ -249,3 +249,21 @@ fn an_error_says_what_is_wrong_with_which_client() {
         assert!(report.starts_with(error), "{report}");
     }
 }
+
+/// Such a client is never silent for long, so what ends its time is the budget.
+#[test]
+fn a_client_that_sends_byte_by_byte_gets_408_as_well() {
+    let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
+    let mut stream = connect(server.local_addr().unwrap());
+    let client = thread::spawn(move || {
+        while stream.write_all(b"x").is_ok() {
+            pause();
+        }
+    });
+    let report = server.accept().map(drop).unwrap_err().to_string();
+    assert!(
+        report.ends_with("was refused: 408 Request Timeout"),
+        "{report}"
+    );
+    client.join().unwrap();
+}
