@@ -27,10 +27,10 @@
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
-//! (std asks for 128, and Linux adds one.) So if a scrape has the last place, 129 clients come
-//! before it: 128 in the queue, and the one that is being served. If all of them misbehave, the
-//! server is not idle until it is the scrape's turn, so they can spend the two full budgets, and
-//! 129 allowances for each of them:
+//! (std asks for 128, and Linux adds one.) So a scrape waits for 129 others at most: for the one
+//! that is being served, and for 128 in the queue, where it has the last place itself. If all
+//! others misbehave, the server is not idle before it is the scrape's turn. So what they can spend
+//! is both full budgets, and the allowances of 129 clients:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -48,12 +48,12 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a single write hands to the kernel.
 ///
-/// A time-out does not limit how long a large write takes, because Linux counts it only while the
-/// write is waiting. If a client takes the response in very small pieces, the write is busy most of
-/// the time. So the server writes 64 KiB at a time, and looks at the budget after each write.
+/// A write is charged to the budget when it has ended, so it must be short. A time-out does not
+/// ensure that, because Linux does not count the time for which a write keeps the processor busy,
+/// as it does if a client takes the response in very small pieces.
 const LONGEST_WRITE: usize = 64 * 1024;
 
-/// How late the kernel may end a wait, which is three clock ticks of 4 ms.
+/// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.
 const LATENESS: Duration = Duration::from_millis(12);
 
 /// The time that the server may spend waiting for all its clients.
@@ -88,7 +88,7 @@ impl Budget {
     /// time-out to set.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            // Even if the kernel ends the wait late, it must not exceed the budget.
+            // Wait for less than what is left, so that there is enough even if the wait ends late.
             let timeout = self.left.min(self.full / 2).saturating_sub(LATENESS);
             // std rejects a time-out of zero.
             if timeout.is_zero() {

@@ -22,8 +22,8 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     }
     let mut pairs = Vec::new();
     for (name, value) in labels {
-        // A label value ends at the next quote, so a quote inside it must be escaped. In a help
-        // text, which ends at the end of the line, it must not.
+        // A label value ends at the next quote, so quotes inside it are escaped. (A help text is
+        // not in quotes, so quotes inside that are left as they are.)
         let value = escape(value).replace('"', "\\\"");
         pairs.push(format!("{name}=\"{value}\""));
     }

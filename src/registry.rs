@@ -15,7 +15,7 @@ use crate::metric::{Counter, Gauge, Value};
 /// A *family* has a name, a type and a help text. It contains one *series* for each combination of
 /// label values.
 ///
-/// Prometheus reads back whatever the registry accepts, with the same names, labels and values.
+/// Whatever the registry accepts arrives in Prometheus with the same names, labels and values.
 /// (Prometheus itself changes labels in two cases, which [`counter`](Self::counter) describes.)
 /// Whatever would make a scrape fail or lose data is refused when it is registered, with an error
 /// that names the metric and the rule. A refused registration changes nothing.
@@ -67,7 +67,7 @@ pub struct Registry {
 struct Family {
     /// `counter` or `gauge`.
     kind: &'static str,
-    /// The help text, escaped as it is rendered.
+    /// The help text, in the escaped form that is rendered.
     help: String,
     /// The names of the labels, sorted and separated by commas. It is only used to compare them
     /// with those of another series.

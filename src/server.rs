@@ -123,7 +123,8 @@ impl MetricsServer {
                 return Err(error).context("cannot accept a connection");
             }
         };
-        // Budgets limit all waiting from now on. A new client adds to them, and so does idle time.
+        // From now on, these budgets limit how long the server waits for this client; see
+        // `budget.rs`.
         let idle = start.elapsed();
         self.reading.admit(idle);
         self.writing.admit(idle);
@@ -136,8 +137,8 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // Until `read_request` knows better.
-            unread: true,
+            // Unless `read_request` finds out that nothing does.
+            more_may_come: true,
         };
         match scrape.read_request() {
             Ok(()) => Ok(scrape),
@@ -175,9 +176,9 @@ pub struct Scrape<'a> {
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether the client may still send something, or has sent something that is unread. Then
-    /// `respond` must not simply close the connection.
-    unread: bool,
+    /// Whether the client may send more than has been read so far, or has already done so. In that
+    /// case `respond` must not simply close the connection.
+    more_may_come: bool,
 }
 
 impl Scrape<'_> {
@@ -243,9 +244,9 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // There is more if the client has announced a body, or if the buffer holds what follows the
-        // blank line. There may be more if the request is as long as the limit.
-        self.unread = has_body || !input.buffer().is_empty() || is_used_up(&input);
+        // What may come is the body that the client has announced, the rest of something else that
+        // has begun in the buffer, or whatever is beyond the limit.
+        self.more_may_come = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
 
@@ -262,7 +263,7 @@ impl Scrape<'_> {
         // a normal close, and the client's kernel may then discard the response. So close only the
         // writing half, which tells the client that the response is complete. Then read on until
         // the client closes its half, or until its time is over.
-        if self.unread && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
+        if self.more_may_come && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
             let _ = io::copy(&mut self.connection, &mut io::sink());
         }
         Ok(())
@@ -283,8 +284,8 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// If the client has closed its writing half, there is nothing left to read, and the line is empty.
-/// So this ends a request just as a blank line does.
+/// At the end of the input, when the client has closed its writing half, the line is empty. So the
+/// end of the input also ends the headers, as a blank line does.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     if let Err(error) = input.read_until(b'\n', &mut line) {
@@ -310,7 +311,7 @@ fn check_request_line(line: &str) -> Result<(), Failure> {
     let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
-    // A method that is well-formed gets a 405 below. RFC 9110, section 5.6.2, lists the characters.
+    // RFC 9110, section 5.6.2, lists the characters of a method.
     let in_method = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let is_method = !method.is_empty() && method.bytes().all(in_method);
     // Refuse control characters. The program may print the line, and a terminal would obey them.

@@ -68,16 +68,17 @@ fn the_programs_and_the_configuration_are_those_that_run() {
 
 #[test]
 fn the_exporter_fails_where_its_source_has_no_count() {
-    let table = |bytes| format!("Inter-\n face\n    lo: {bytes} 27 0\n  eth0: 3 1 0\n");
-    let registry = network::received(&table("18446744073709551615")).unwrap();
-    let lo = "\nnetwork_receive_bytes_total{device=\"lo\"} 1.8446744073709552e19\n";
-    assert!(registry.render().contains(lo));
+    let received = |bytes: &str| {
+        let path = concat!(env!("CARGO_TARGET_TMPDIR"), "/devices");
+        let table = format!("Inter-\n face\n    lo: {bytes} 27 0\n  eth0: 3 1 0\n");
+        fs::write(path, table).unwrap();
+        network::received(path)
+    };
+    let exposition = received("18446744073709551615").unwrap().render();
+    assert!(exposition.contains("{device=\"lo\"} 1.8446744073709552e19\n"));
     for bytes in ["-1", "nan", "1.5", "1e3"] {
-        let error = network::received(&table(bytes)).unwrap_err();
-        assert!(
-            format!("{error:#}").contains(" bytes: invalid digit"),
-            "{error:#}"
-        );
+        let error = format!("{:#}", received(bytes).unwrap_err());
+        assert!(error.contains(" bytes: invalid digit"), "{error}");
     }
 }
 

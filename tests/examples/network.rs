@@ -9,21 +9,21 @@ use metricmote::{MetricsServer, Registry};
 fn main() -> Result<()> {
     let mut server = MetricsServer::bind("127.0.0.1:8043")?;
     loop {
-        let served = server.accept().and_then(|scrape| {
-            let table = fs::read_to_string("/proc/net/dev").context("cannot read the devices");
-            match table.and_then(|table| received(&table)) {
+        let served = server
+            .accept()
+            .and_then(|scrape| match received("/proc/net/dev") {
                 Ok(registry) => scrape.answer(&registry.render()),
                 Err(error) => scrape.fail(&format!("{error:#}")),
-            }
-        });
+            });
         if let Err(error) = served {
             let _ = writeln!(stderr(), "{error:#}");
         }
     }
 }
 
-/// Returns what each network device has received so far.
-pub fn received(table: &str) -> Result<Registry> {
+/// Reads from Linux what each network device has received so far.
+pub fn received(path: &str) -> Result<Registry> {
+    let table = fs::read_to_string(path).context("cannot read the devices")?;
     let mut registry = Registry::new();
     for line in table.lines().skip(2) {
         let (device, numbers) = line.split_once(':').context("a line without a device")?;
