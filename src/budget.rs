@@ -141,3 +141,23 @@ impl Write for Connection<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_single_write_is_short_so_that_it_is_charged_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut reading, mut writing) = (Budget::FOR_READING, Budget::FOR_WRITING);
+        let mut connection = Connection {
+            stream: listener.accept().unwrap().0,
+            reading: &mut reading,
+            writing: &mut writing,
+        };
+        let written = connection.write(&[0; 1_000_000]).unwrap();
+        assert_eq!(written, 64 * 1024);
+    }
+}
