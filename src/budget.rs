@@ -6,7 +6,8 @@
 //!
 //! That is why all clients share one *budget* of time:
 //!
-//! 1. Waiting for a client takes time out of the budget. If none is left, the client is dropped.
+//! 1. Waiting until a client sends or receives something takes time out of the budget. If none is
+//!    left, the client is dropped.
 //! 2. Each client that connects adds a small allowance. So even if others have emptied the budget,
 //!    the server can wait for this client for a moment.
 //! 3. While no client is connected, the server is idle. Idle time is added ten times over, so the
@@ -27,10 +28,10 @@
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
-//! (std asks for 128, and Linux adds one.) So a scrape waits for 129 others at most: for the one
-//! that is being served, and for 128 in the queue, where it has the last place itself. If all
-//! others misbehave, the server is not idle before it is the scrape's turn. So what they can spend
-//! is both full budgets, and the allowances of 129 clients:
+//! (std asks for 128, and Linux adds one.) So at most 129 others come before a scrape: the one that
+//! is being served, and 128 in the queue, where the scrape has the last place. If all others
+//! misbehave, the server is not idle before it is the scrape's turn. So what they can spend is both
+//! full budgets, and the allowances of 129 clients:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -49,8 +50,8 @@ use std::time::{Duration, Instant};
 /// The most bytes that a single write hands to the kernel.
 ///
 /// A write is charged to the budget when it has ended, so it must be short. A time-out does not
-/// ensure that, because Linux does not count the time for which a write keeps the processor busy,
-/// as it does if a client takes the response in very small pieces.
+/// ensure that, because Linux only counts the time for which the write sleeps. If a client takes
+/// the response in very small pieces, the write hardly ever sleeps.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.

@@ -48,6 +48,7 @@ pub fn format_value(value: f64, text: &mut String) -> fmt::Result {
         // out, because -0 would lose its sign.)
         write!(text, "{}", value as i64)
     } else {
+        // All other numbers, and NaN.
         write!(text, "{value}")
     }
 }

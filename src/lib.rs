@@ -4,27 +4,31 @@
 //! for all of them over HTTP, which is called a *scrape*. The response is a text, the *exposition*:
 //!
 //! ```
-//! let mut registry = metricmote::Registry::new();
-//! let done_by_a = registry.counter("jobs_total", "Jobs done.", &[("worker", "a")])?;
-//! let done_by_b = registry.counter("jobs_total", "Jobs done.", &[("worker", "b")])?;
-//! let running = registry.gauge("jobs_running", "Jobs being worked on.", &[])?;
+//! use metricmote::Registry;
 //!
-//! done_by_a.inc_by(3.0);
-//! done_by_b.inc();
-//! running.set(2.0);
+//! fn main() -> anyhow::Result<()> {
+//!     let mut registry = Registry::new();
+//!     let done_by_a = registry.counter("jobs_total", "Jobs done.", &[("worker", "a")])?;
+//!     let done_by_b = registry.counter("jobs_total", "Jobs done.", &[("worker", "b")])?;
+//!     let running = registry.gauge("jobs_running", "Jobs being worked on.", &[])?;
 //!
-//! let exposition = [
-//!     "# HELP jobs_running Jobs being worked on.",
-//!     "# TYPE jobs_running gauge",
-//!     "jobs_running 2",
-//!     "# HELP jobs_total Jobs done.",
-//!     "# TYPE jobs_total counter",
-//!     "jobs_total{worker=\"a\"} 3",
-//!     "jobs_total{worker=\"b\"} 1",
-//!     "",
-//! ];
-//! assert_eq!(registry.render(), exposition.join("\n"));
-//! # anyhow::Ok(())
+//!     done_by_a.inc_by(3.0);
+//!     done_by_b.inc();
+//!     running.set(2.0);
+//!
+//!     let exposition = [
+//!         "# HELP jobs_running Jobs being worked on.",
+//!         "# TYPE jobs_running gauge",
+//!         "jobs_running 2",
+//!         "# HELP jobs_total Jobs done.",
+//!         "# TYPE jobs_total counter",
+//!         "jobs_total{worker=\"a\"} 3",
+//!         "jobs_total{worker=\"b\"} 1",
+//!         "",
+//!     ];
+//!     assert_eq!(registry.render(), exposition.join("\n"));
+//!     Ok(())
+//! }
 //! ```
 //!
 //! A [`MetricsServer`] serves that text over HTTP. Errors are meant to be printed, with `{:#}` to

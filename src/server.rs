@@ -137,7 +137,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // Unless `read_request` finds out that nothing does.
+            // If nothing more may come, `read_request` finds it out.
             more_may_come: true,
         };
         match scrape.read_request() {
@@ -171,7 +171,7 @@ fn pause_after(error: ErrorKind) -> Duration {
 #[derive(Debug)]
 #[must_use = "the client waits for a response"]
 pub struct Scrape<'a> {
-    /// It is closed when the scrape is dropped, which `answer` and `fail` do at their end.
+    /// It is closed when the scrape is dropped. `answer` and `fail` drop it when they return.
     connection: Connection<'a>,
     /// The client's address, for error messages.
     peer: SocketAddr,
@@ -244,8 +244,8 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // What may come is the body that the client has announced, the rest of something else that
-        // has begun in the buffer, or whatever is beyond the limit.
+        // What may come is the body that the client has announced, the rest of a second request
+        // whose beginning is in the buffer, or whatever is beyond the limit.
         self.more_may_come = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -308,7 +308,7 @@ fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
 /// Checks a request line: a method, a target and a version, separated by single spaces.
 fn check_request_line(line: &str) -> Result<(), Failure> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
+    let [method, target, "HTTP/1.0" | "HTTP/1.1"] = *words else {
         return Err(MALFORMED);
     };
     // RFC 9110, section 5.6.2, lists the characters of a method.
