@@ -28,8 +28,8 @@
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
-//! (std asks for 128, and Linux adds one.) So at most 129 others come before a scrape: the one that
-//! is being served, and 128 in the queue, where the scrape has the last place. If all others
+//! (std asks for 128, and Linux adds one.) So at most 129 others are served before a scrape: the
+//! one that is being served when it arrives, and 128 that are before it in the queue. If all others
 //! misbehave, the server is not idle before it is the scrape's turn. So what they can spend is both
 //! full budgets, and the allowances of 129 clients:
 //!
@@ -50,8 +50,9 @@ use std::time::{Duration, Instant};
 /// The most bytes that a single write hands to the kernel.
 ///
 /// A write is charged to the budget when it has ended, so it must be short. A time-out does not
-/// ensure that, because Linux only counts the time for which the write sleeps. If a client takes
-/// the response in very small pieces, the write hardly ever sleeps.
+/// ensure that, because Linux only counts the time for which the write sleeps until there is room
+/// in its buffer. If a client makes room in very small pieces, again and again, the write hardly
+/// ever sleeps.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.
@@ -89,7 +90,8 @@ impl Budget {
     /// time-out to set.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            // Wait for less than what is left, so that there is enough even if the wait ends late.
+            // The wait may last for `LATENESS` longer than the time-out, and that must be left as
+            // well.
             let timeout = self.left.min(self.full / 2).saturating_sub(LATENESS);
             // std rejects a time-out of zero.
             if timeout.is_zero() {

@@ -30,8 +30,8 @@ pub fn format_labels(labels: &[(&str, &str)]) -> String {
     ["{", &pairs.join(","), "}"].concat()
 }
 
-/// Replaces line feeds, which would end the line, by a backslash and an `n`, and doubles
-/// backslashes.
+/// Doubles backslashes, and replaces line feeds, which would end the line, by a backslash and an
+/// `n`.
 pub fn escape(text: &str) -> String {
     text.replace('\\', r"\\").replace('\n', r"\n")
 }

@@ -135,8 +135,8 @@ impl Registry {
         labels.sort_unstable();
         check_name(name)?;
         let label_names = check_labels(name, &labels)?;
-        let (labels, help) = (format_labels(&labels), escape(help));
-        let series = format!("{name}{labels}");
+        let (key, help) = (format_labels(&labels), escape(help));
+        let series = format!("{name}{key}");
 
         if let Some(family) = self.families.get(name) {
             for (what, given, registered) in [
@@ -150,7 +150,7 @@ impl Registry {
                 );
             }
             ensure!(
-                !family.series.contains_key(&labels),
+                !family.series.contains_key(&key),
                 "{series:?} is registered already: keep its handle, or a clone of it"
             );
         }
@@ -162,7 +162,7 @@ impl Registry {
             series: BTreeMap::new(),
         });
         // A clone shares the value, so the registry renders what the handle sets.
-        Ok(family.series.entry(labels).or_default().clone())
+        Ok(family.series.entry(key).or_default().clone())
     }
 
     /// Renders the exposition: for each family its HELP and TYPE lines, then a line for each

@@ -137,7 +137,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // If nothing more may come, `read_request` finds it out.
+            // This is so if the request is refused before its end.
             more_may_come: true,
         };
         match scrape.read_request() {
@@ -176,8 +176,8 @@ pub struct Scrape<'a> {
     /// The client's address, for error messages.
     peer: SocketAddr,
     request_line: String,
-    /// Whether the client may send more than has been read so far, or has already done so. In that
-    /// case `respond` must not simply close the connection.
+    /// Whether the client may send more, or has sent more than has been read. If so, `respond`
+    /// reads on before it closes the connection.
     more_may_come: bool,
 }
 
@@ -220,7 +220,8 @@ impl Scrape<'_> {
 
     /// Reads a request: the request line, headers, and a blank line.
     fn read_request(&mut self) -> Result<(), Failure> {
-        let mut input = BufReader::new((&mut self.connection).take(LONGEST_REQUEST));
+        let connection = &mut self.connection;
+        let mut input = BufReader::new(connection.take(LONGEST_REQUEST));
         // Wait for the first bytes, but do not take them out of the buffer yet.
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
@@ -244,8 +245,8 @@ impl Scrape<'_> {
             header = read_line(&mut input, LONG_HEAD)?;
         }
 
-        // What may come is the body that the client has announced, the rest of a second request
-        // whose beginning is in the buffer, or whatever is beyond the limit.
+        // More may come if a body follows, if the buffer already holds the beginning of something
+        // else, or if the request has ended just at the limit.
         self.more_may_come = has_body || !input.buffer().is_empty() || is_used_up(&input);
         Ok(())
     }
@@ -300,7 +301,8 @@ fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Resul
     Ok(without_end.unwrap_or(&line).to_owned())
 }
 
-/// Whether the limit of `LONGEST_REQUEST` bytes has been reached, so that nothing more can be read.
+/// Whether `LONGEST_REQUEST` bytes have been read. What follows them is not read, as if it were not
+/// there.
 fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
     input.get_ref().limit() == 0
 }
@@ -308,7 +310,7 @@ fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
 /// Checks a request line: a method, a target and a version, separated by single spaces.
 fn check_request_line(line: &str) -> Result<(), Failure> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [method, target, "HTTP/1.0" | "HTTP/1.1"] = *words else {
+    let [method, target, "HTTP/1.0" | "HTTP/1.1"] = words[..] else {
         return Err(MALFORMED);
     };
     // RFC 9110, section 5.6.2, lists the characters of a method.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 fn main() -> io::Result<()> {
     let address = env::args().nth(1).unwrap_or("127.0.0.1:8044".to_owned());
+    // This becomes the value of a label.
     let worker = env::args().nth(2).unwrap_or("a".to_owned());
     let listener = TcpListener::bind(address)?;
     let mut jobs = 0;
