@@ -10,8 +10,9 @@
 //!    left, the client is dropped.
 //! 2. Each client that connects adds a small allowance. So even if others have emptied the budget,
 //!    the server can wait for this client for a moment.
-//! 3. While no client is connected, the server is idle. Idle time is added ten times over, so the
-//!    budget is soon full again, and there is enough for many honest clients that are slow.
+//! 3. While no client is connected, the server is idle. Idle time is added ten times over, so that
+//!    there is enough for many honest clients that are slow. (Attackers do not gain from that,
+//!    because the server is not idle while they keep it waiting.)
 //! 4. The budget never holds more than its full amount. And a single wait takes at most half of
 //!    that, so that one silent client cannot use up everything.
 //!
@@ -28,8 +29,8 @@
 //! # How long a scrape may take
 //!
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
-//! (std asks for 128, and Linux adds one.) So at most 129 others are served before a scrape: the
-//! one that is being served when it arrives, and 128 that are before it in the queue. If all others
+//! (std asks for 128, and Linux adds one.) If a scrape gets the last place, 129 others are served
+//! before it: 128 from the queue, and the one that is being served already. If all others
 //! misbehave, the server is not idle before it is the scrape's turn. So what they can spend is both
 //! full budgets, and the allowances of 129 clients:
 //!
@@ -49,10 +50,9 @@ use std::time::{Duration, Instant};
 
 /// The most bytes that a single write hands to the kernel.
 ///
-/// A write is charged to the budget when it has ended, so it must be short. A time-out does not
-/// ensure that, because Linux only counts the time for which the write sleeps until there is room
-/// in its buffer. If a client makes room in very small pieces, again and again, the write hardly
-/// ever sleeps.
+/// The budget is charged after each write, so a write must not last long. Its time-out does not
+/// ensure that: if the client takes the response in very small pieces, one after another, Linux
+/// hardly counts the time.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.

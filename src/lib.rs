@@ -65,7 +65,7 @@ pub use metric::{Counter, Gauge};
 pub use registry::Registry;
 pub use server::{MetricsServer, Scrape};
 
-/// The programs in the README are tested like those in the documentation.
+/// Compiles the programs in the README as doc tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

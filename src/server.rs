@@ -137,7 +137,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // This is so if the request is refused before its end.
+            // This remains true if the request is refused before its end.
             more_may_come: true,
         };
         match scrape.read_request() {
@@ -192,9 +192,9 @@ impl Scrape<'_> {
     /// the connection.
     ///
     /// If the client is slow to take the response, a single write waits for at most 1.5 s, and all
-    /// writes together for at most 3 s. If the client goes on sending, the server reads on for at
-    /// most 1.2 s, because the client could lose the response otherwise. If other clients have kept
-    /// the server waiting before, these limits are lower.
+    /// writes together for at most 3 s. If the client goes on sending, the server reads on within
+    /// the limits of [`accept`](MetricsServer::accept), because the client could lose the response
+    /// otherwise. If other clients have kept the server waiting before, these limits are lower.
     ///
     /// # Errors
     ///
@@ -301,8 +301,8 @@ fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Resul
     Ok(without_end.unwrap_or(&line).to_owned())
 }
 
-/// Whether `LONGEST_REQUEST` bytes have been read. What follows them is not read, as if it were not
-/// there.
+/// Whether `LONGEST_REQUEST` bytes have been read. Then the input seems to end, even if more
+/// follows.
 fn is_used_up(input: &BufReader<Take<impl Read>>) -> bool {
     input.get_ref().limit() == 0
 }
