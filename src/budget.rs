@@ -30,9 +30,9 @@
 //!
 //! While one client is served, the kernel keeps the next ones in a queue, which has 129 places.
 //! (std asks for 128, and Linux adds one.) If a scrape gets the last place, 129 others are served
-//! before it: 128 from the queue, and the one that is being served already. If all others
-//! misbehave, the server is not idle before it is the scrape's turn. So what they can spend is both
-//! full budgets, and the allowances of 129 clients:
+//! before it: 128 from the queue, and the one that is being served already. If all of them
+//! misbehave, they can spend both full budgets and the allowances of 129 clients, but nothing else,
+//! because the server is never idle meanwhile:
 //!
 //! ```text
 //! reading  1.2 s + 129 × 16 ms = 3.3 s
@@ -52,7 +52,7 @@ use std::time::{Duration, Instant};
 ///
 /// The budget is charged after each write, so a write must not last long. Its time-out does not
 /// ensure that: if the client takes the response in very small pieces, one after another, Linux
-/// hardly counts the time.
+/// counts hardly any of that time towards the time-out.
 const LONGEST_WRITE: usize = 64 * 1024;
 
 /// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.
@@ -90,8 +90,7 @@ impl Budget {
     /// time-out to set.
     fn charge(&mut self, mut call: impl FnMut(Duration) -> io::Result<usize>) -> io::Result<usize> {
         loop {
-            // The wait may last for `LATENESS` longer than the time-out, and that must be left as
-            // well.
+            // The wait may last `LATENESS` longer than its time-out, so keep that in reserve.
             let timeout = self.left.min(self.full / 2).saturating_sub(LATENESS);
             // std rejects a time-out of zero.
             if timeout.is_zero() {

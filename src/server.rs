@@ -137,7 +137,7 @@ impl MetricsServer {
             },
             peer,
             request_line: String::new(),
-            // This remains true if the request is refused before its end.
+            // Until the request has been read to its end, more may come.
             more_may_come: true,
         };
         match scrape.read_request() {
@@ -285,8 +285,8 @@ impl Scrape<'_> {
 
 /// Reads a line and removes its end, which is CRLF or, as RFC 9112 permits, a single LF.
 ///
-/// At the end of the input, when the client has closed its writing half, the line is empty. So the
-/// end of the input also ends the headers, as a blank line does.
+/// If the client closes its writing half, the line ends there, and the next one is empty. So this
+/// ends the headers as well as a blank line does.
 fn read_line(input: &mut BufReader<Take<impl Read>>, too_long: Failure) -> Result<String, Failure> {
     let mut line = Vec::new();
     if let Err(error) = input.read_until(b'\n', &mut line) {

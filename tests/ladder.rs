@@ -31,7 +31,7 @@ const FAULTS: [(&str, Attack); 10] = [
     ("A request has 20 kB of headers or a body", long_requests),
     ("Prometheus 3 requires a `Content-Type`", content_type),
     ("A request line does not end", endless_line),
-    ("A client sends control characters", control_characters),
+    ("Control characters are printed", control_characters),
     ("Its stdout is closed", unread_output),
     ("A label value contains a quote", quote_in_a_label),
     ("A hundred clients are silent", a_hundred_silent_clients),
