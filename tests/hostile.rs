@@ -29,7 +29,7 @@ const ATTACKS: [(usize, &str, Hostile, f64); 8] = [
     (20, "send a byte every 4 ms", Hostile::dripping(b"GET /", b"x", 4), 3.0),
     // Their response is small and sent at once, but the server reads on.
     (128, "send a body byte by byte", Hostile::dripping(BODY, b"x", 4), 5.0),
-    (1, "read nothing of 8 MB", Hostile::READS_NOTHING, 4.0),
+    (1, "read nothing of 8 MB", Hostile::READS_NOTHING, 3.5),
     (20, "read nothing of 8 MB", Hostile::READS_NOTHING, 6.0),
     // Clients that are served add their allowances, but no more than that.
     (60, "say nothing, among 60 that ask", Hostile::SILENT, 5.0),

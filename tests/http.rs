@@ -74,7 +74,7 @@ const REFUSED: [(&str, &str, &[&[u8]]); 3] = [
     ]),
     ("405 Method Not Allowed", "Ask with GET or HEAD.\n", &[
         b"POST / HTTP/1.1\r\n\r\n", b"OPTIONS / HTTP/1.0\r\n\r\n", b"get / HTTP/1.1\r\n\r\n",
-        b"M-SEARCH * HTTP/1.1\r\n\r\n", b"GETS / HTTP/1.1\r\n\r\n",
+        b"M-SEARCH * HTTP/1.1\r\n\r\n", b"GETS / HTTP/1.1\r\n\r\n", b"HEADS / HTTP/1.1\r\n\r\n",
     ]),
     ("408 Request Timeout", "Send it all, to the blank line.\n", &[
         b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\nX: y\r\n", b"\r\n",
@@ -189,7 +189,10 @@ fn after_the_response_the_server_reads_on_only_if_more_may_come() {
         ("GET / HTTP/1.1\r\ncontent-length:20\r\n\r\n", true),
         ("GET / HTTP/1.1\r\nContent-Length: 20\r\nX: y\r\n\r\n", true),
         ("GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", true),
-        ("GET / HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n", false),
+        (
+            "GET / HTTP/1.1\r\nX-Content-Length: 5\r\nTE: transfer-encoding:\r\n\r\n",
+            false,
+        ),
         ("GET / HTTP/1.1\r\nCONTENT-LENGTH: \t0 \r\n\r\n", false),
     ] {
         let mut stream = connect(server.address);
