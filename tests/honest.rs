@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use metricmote::MetricsServer;
+use support::clients::reads_all;
 use support::{Metricmote, Response, SCRAPE, Served, connect, read_to_end, scrape};
 
 /// Scrapes, but sleeps after the first `sent` bytes of the request.
@@ -68,6 +69,23 @@ fn clients_that_are_late_again_and_again_are_served() {
         thread::sleep(Duration::from_millis(20));
         scrape_late(server.address, 0, Duration::from_millis(80));
     }
+}
+
+/// On a network this is slow as well; see `network.sh`.
+#[test]
+#[cfg_attr(windows, ignore = "a write there is all or nothing")]
+fn slow_readers_get_the_whole_response_alone_or_two_at_once() {
+    let alone = thread::spawn(|| {
+        let server = Served::large(20 * 1_000_000);
+        reads_all(server.address, Duration::ZERO, 8_000_000)
+    });
+    let server = Served::large(10 * 1_000_000);
+    let two = [(); 2].map(|()| {
+        let address = server.address;
+        thread::spawn(move || reads_all(address, Duration::ZERO, 8_000_000))
+    });
+    assert!(alone.join().unwrap());
+    assert_eq!(two.map(|reader| reader.join().unwrap()), [true; 2]);
 }
 
 /// The limits that the documentation states, measured on a server that accepts when the test says so.
