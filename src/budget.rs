@@ -40,8 +40,9 @@
 //! in all                         9.4 s
 //! ```
 //!
-//! That is less than the 10 s for which Prometheus waits by default. It does not help an attacker
-//! to send or read a byte now and then, because many short waits cost as much as a long one.
+//! That is less than the 10 s for which Prometheus waits by default. (The time that the program
+//! itself needs to update and render its metrics comes on top.) It does not help an attacker to
+//! send or read a byte now and then, because many short waits cost as much as a long one.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Read, Write};
