@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::iter::zip;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -13,7 +13,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{GUARD, Response, SCRAPE};
+use support::{GUARD, Response, SCRAPE, timed_out};
 
 /// A program that does not answer a scrape within this time hangs. What metricmote needs at most is
 /// measured in `hostile.rs`.
@@ -137,7 +137,7 @@ impl Program {
         let stream = self.send(request);
         match stream.and_then(|mut stream| stream.read_to_string(&mut response)) {
             Ok(_) => Ok(response),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Err("hangs"),
+            Err(error) if timed_out(&error) => Err("hangs"),
             Err(_) if self.exits() => Err("exits"),
             Err(_) => Err("fails"),
         }
@@ -167,7 +167,8 @@ impl Drop for Program {
 
 fn example(name: &str) -> std::path::PathBuf {
     let program = Path::new(env!("CARGO_BIN_EXE_metricmote"));
-    let program = program.with_file_name("examples").join(name);
+    let name = format!("examples/{name}{}", std::env::consts::EXE_SUFFIX);
+    let program = program.with_file_name(name);
     assert!(
         program.exists(),
         "no {program:?}: run `cargo build --examples` first"
@@ -219,8 +220,8 @@ fn endless_line(program: &mut Program) -> Outcome {
     let mut stream = program.send(b"GET /").expect("it listens");
     let mebibyte = vec![b'a'; 1 << 20];
     let sent_all = (0..32).all(|_| stream.write_all(&mebibyte).is_ok());
-    let error = stream.read(&mut [0]).err().map(|error| error.kind());
-    if sent_all && error == Some(ErrorKind::WouldBlock) {
+    let hangs = stream.read(&mut [0]).is_err_and(|error| timed_out(&error));
+    if sent_all && hangs {
         return Err("hangs");
     }
     drop(stream);

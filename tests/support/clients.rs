@@ -1,13 +1,13 @@
 //! Clients that are slow, late or hostile.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Response, connect, scrape};
+use super::{Response, connect, scrape, timed_out};
 
 pub const LARGE: &[u8] = b"GET /large HTTP/1.1\r\n\r\n";
 
@@ -47,7 +47,7 @@ impl Crowd {
                 while !stop.load(Ordering::Relaxed) && stream.write_all(next).is_ok() {
                     match stream.peek(&mut [0]) {
                         Ok(1..) => thread::sleep(pause),
-                        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                        Err(error) if timed_out(&error) => {}
                         _ => break,
                     }
                     next = piece;

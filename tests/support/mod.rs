@@ -5,7 +5,7 @@
 pub mod clients;
 pub mod exposition;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -24,6 +24,11 @@ pub const SCRAPE: &[u8] = b"GET /metrics HTTP/1.1\r\n\
     application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\n\
     Accept-Encoding: gzip\r\n\
     X-Prometheus-Scrape-Timeout-Seconds: 1\r\n\r\n";
+
+/// Whether a time-out has ended a read, which Unix and Windows report differently.
+pub fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
 
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).expect("the server listens");
