@@ -14,7 +14,7 @@
 //!    there is enough for many honest clients that are slow. (Attackers do not gain from that,
 //!    because the server is not idle while they keep it waiting.)
 //! 4. The budget never holds more than its full amount. And a single wait takes at most half of
-//!    that, so that one silent client cannot use up everything.
+//!    that, so that one client that sends nothing cannot use up everything.
 //!
 //! (In other fields this is called a token bucket.)
 //!
@@ -41,8 +41,9 @@
 //! ```
 //!
 //! That is less than the 10 s for which Prometheus waits by default. (The time that the program
-//! itself needs to update and render its metrics comes on top.) It does not help an attacker to
-//! send or read a byte now and then, because many short waits cost as much as a long one.
+//! itself needs to update and render its metrics comes on top, once for each client.) It does not
+//! help an attacker to send or read a byte now and then, because many short waits cost as much as a
+//! long one.
 
 use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{self, Read, Write};
@@ -52,11 +53,11 @@ use std::time::{Duration, Instant};
 /// The most bytes that a single write hands to the kernel.
 ///
 /// The budget is charged after each write, so a write must not last long. Its time-out does not
-/// ensure that: if the client takes the response in very small pieces, one after another, Linux
-/// counts hardly any of that time towards the time-out.
+/// ensure that, because Linux does not count the time for which it is busy with a large write, but
+/// only the time for which it waits.
 const LONGEST_WRITE: usize = 64 * 1024;
 
-/// How late a wait may end. The kernel's clock ticks every 4 ms, and it may be three ticks late.
+/// How late a short wait may end, which is three ticks of a kernel whose clock ticks every 4 ms.
 const LATENESS: Duration = Duration::from_millis(12);
 
 /// The time that the server may spend waiting for all its clients.

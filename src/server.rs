@@ -191,10 +191,10 @@ impl Scrape<'_> {
     /// Sends the metrics, as [`Registry::render`](crate::Registry::render) returns them, and closes
     /// the connection.
     ///
-    /// If the client is slow to take the response, a single write waits for at most 1.5 s, and all
-    /// writes together for at most 3 s. If the client goes on sending, the server reads on within
-    /// the limits of [`accept`](MetricsServer::accept), because the client could lose the response
-    /// otherwise. If other clients have kept the server waiting before, these limits are lower.
+    /// If the client is slow to take the response, the server waits for it for at most 3 s in all.
+    /// If the client goes on sending, the server reads on within the limits of
+    /// [`accept`](MetricsServer::accept), because the client could lose the response otherwise. If
+    /// other clients have kept the server waiting before, these limits are lower.
     ///
     /// # Errors
     ///
@@ -220,8 +220,7 @@ impl Scrape<'_> {
 
     /// Reads a request: the request line, headers, and a blank line.
     fn read_request(&mut self) -> Result<(), Failure> {
-        let connection = &mut self.connection;
-        let mut input = BufReader::new(connection.take(LONGEST_REQUEST));
+        let mut input = BufReader::new((&mut self.connection).take(LONGEST_REQUEST));
         // Wait for the first bytes, but do not take them out of the buffer yet.
         match input.fill_buf().map_err(Lost)?.first() {
             None => return Err(Lost(io::Error::other("it disconnected"))),
@@ -263,8 +262,10 @@ impl Scrape<'_> {
         // If a socket is closed while it contains unread bytes, the kernel sends a reset instead of
         // a normal close, and the client's kernel may then discard the response. So close only the
         // writing half, which tells the client that the response is complete. Then read on until
-        // the client closes its half, or until its time is over.
-        if self.more_may_come && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
+        // the client closes its half, or until its time is over. A client that was too slow has
+        // sent nothing that is unread, so do not wait for it again.
+        let reads_on = self.more_may_come && !status.starts_with("408");
+        if reads_on && self.connection.stream.shutdown(Shutdown::Write).is_ok() {
             let _ = io::copy(&mut self.connection, &mut io::sink());
         }
         Ok(())

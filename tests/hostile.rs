@@ -20,9 +20,10 @@ const ASK: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
 
 /// How many clients do what, and how many seconds a scrape among them may take.
 #[rustfmt::skip]
-const ATTACKS: [(usize, &str, Hostile, f64); 8] = [
+const ATTACKS: [(usize, &str, Hostile, f64); 9] = [
     // The probe of a kubelet waits for one second.
     (1, "say nothing", Hostile::SILENT, 1.0),
+    (1, "send half a request", Hostile::dripping(b"GET /", b"", 50), 1.0),
     (20, "say nothing", Hostile::SILENT, 3.0),
     (128, "say nothing", Hostile::SILENT, 5.0),
     // None of these waits is as long as a single wait may be.

@@ -55,7 +55,7 @@ fn a_queue_of_late_clients_that_read_nothing_leaves_a_scrape_its_ten_seconds() {
     });
 }
 
-/// Many small reads wake up a write so often that its time-out does not end it. Only std is used here,
+/// Such clients keep the kernel busy with each write, which its time-out does not count. Only std is used here,
 /// so the system must be told to make the receive buffers small: see `.ci/run`.
 #[test]
 #[ignore = "needs small receive buffers (net.ipv4.tcp_rmem) in a network namespace"]
