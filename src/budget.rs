@@ -23,8 +23,8 @@
 //!
 //! |         | full budget | longest wait | allowance |
 //! | ------- | ----------- | ------------ | --------- |
-//! | reading | 1.2 s       | 0.6 s        | 16 ms     |
-//! | writing | 3 s         | 1.5 s        | 24 ms     |
+//! | reading | 1.2 s       | 0.6 s        | 14 ms     |
+//! | writing | 3 s         | 1.5 s        | 22 ms     |
 //!
 //! # How long a scrape may take
 //!
@@ -35,9 +35,9 @@
 //! because the server is never idle meanwhile:
 //!
 //! ```text
-//! reading  1.2 s + 129 × 16 ms = 3.3 s
-//! writing  3.0 s + 129 × 24 ms = 6.1 s
-//! in all                         9.4 s
+//! reading  1.2 s + 129 × 14 ms = 3.0 s
+//! writing  3.0 s + 129 × 22 ms = 5.8 s
+//! in all                         8.8 s
 //! ```
 //!
 //! That is less than the 10 s for which Prometheus waits by default. (The time that the program
@@ -72,8 +72,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    pub const FOR_READING: Self = Self::in_milliseconds(1200, 16);
-    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 24);
+    pub const FOR_READING: Self = Self::in_milliseconds(1200, 14);
+    pub const FOR_WRITING: Self = Self::in_milliseconds(3000, 22);
 
     const fn in_milliseconds(full: u64, allowance: u64) -> Self {
         Self {
