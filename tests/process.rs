@@ -126,6 +126,7 @@ fn it_serves_on_when_nobody_reads_what_it_prints() {
 mod on_linux {
     use std::fs;
     use std::io::Write;
+    use std::net::TcpStream;
     use std::os::unix::ffi::OsStrExt;
 
     use super::support::{GUARD, SCRAPE, connect, read_to_end};
@@ -147,6 +148,24 @@ mod on_linux {
     #[test]
     fn an_argument_that_is_not_utf_8_is_a_wrong_address() {
         assert_eq!(run([OsStr::from_bytes(b"\xff")]).0, Some(1));
+    }
+
+    #[test]
+    fn it_serves_without_stdout_and_stderr() {
+        let free = TcpListener::bind("127.0.43.4:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "exec \"$0\" \"$1\" >&- 2>&-",
+            env!("CARGO_BIN_EXE_metricmote"),
+        ]);
+        let mut program = command.arg(address.to_string()).spawn().unwrap();
+        wait_until(|| TcpStream::connect(address).is_ok());
+        scrape(address);
+        program.kill().unwrap();
+        program.wait().unwrap();
     }
 
     #[test]
