@@ -164,8 +164,7 @@ mod on_linux {
         let mut program = command.arg(address.to_string()).spawn().unwrap();
         wait_until(|| TcpStream::connect(address).is_ok());
         scrape(address);
-        program.kill().unwrap();
-        program.wait().unwrap();
+        program.kill().and_then(|()| program.wait()).unwrap();
     }
 
     #[test]
