@@ -189,10 +189,8 @@ fn after_the_response_the_server_reads_on_only_if_more_may_come() {
         ("GET / HTTP/1.1\r\ncontent-length:20\r\n\r\n", true),
         ("GET / HTTP/1.1\r\nContent-Length: 20\r\nX: y\r\n\r\n", true),
         ("GET / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", true),
-        (
-            "GET / HTTP/1.1\r\nX-Content-Length: 5\r\nTE: transfer-encoding:\r\n\r\n",
-            false,
-        ),
+        ("GET / HTTP/1.1\r\nX-Content-Length: 5\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nTE: transfer-encoding:\r\n\r\n", false),
         ("GET / HTTP/1.1\r\nCONTENT-LENGTH: \t0 \r\n\r\n", false),
     ] {
         let mut stream = connect(server.address);
@@ -235,7 +233,7 @@ fn an_error_says_what_is_wrong_with_which_client() {
         ("", false, "PEER sent no request: timed out"),
         ("nonsense\r\n", true, "PEER was refused: 400 Bad Request"),
         // The buffers of the sockets have no room for this response.
-        ("GET / HTTP/1.1\r\n\r\n", true, "PEER did not take the response: "),
+        ("GET / HTTP/1.1\r\n\r\n", true, "PEER did not take the response"),
     ];
     let large = "# padding\n".repeat(2_000_000);
     let mut server = MetricsServer::bind("127.0.0.1:0").unwrap();
@@ -246,10 +244,12 @@ fn an_error_says_what_is_wrong_with_which_client() {
         stream.write_all(request.as_bytes()).unwrap();
         let kept = (!leaves).then_some(stream);
         let served = server.accept().and_then(|scrape| scrape.answer(&large));
-        let report = format!("{:#}", served.unwrap_err());
+        let report = served.unwrap_err();
         drop(kept);
-        let report = report.replace(&peer, "PEER");
-        assert!(report.starts_with(error), "{report}");
+        // Of the last error, the cause differs between systems.
+        let reports = [format!("{report:#}"), format!("{report}")];
+        let reports = reports.map(|report| report.replace(&peer, "PEER"));
+        assert!(reports.contains(&error.to_owned()), "{reports:?}");
     }
 }
 

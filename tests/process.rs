@@ -79,11 +79,11 @@ fn values(server: &Metricmote) -> Vec<f64> {
 fn the_example_takes_a_step_for_each_second_however_often_it_is_scraped() {
     let (start, server) = (Instant::now(), Metricmote::spawn(&["0"], Stdio::null()));
     let (mut last, mut updates, mut printed) = (vec![0.0; 4], 0, String::new());
-    for pause in [0; 20].into_iter().chain([2; 8]) {
-        thread::sleep(Duration::from_secs(pause));
+    for pause in [100; 8].into_iter().chain([2_000; 8]) {
+        thread::sleep(Duration::from_millis(pause));
         let now = values(&server);
         printed += "GET /metrics HTTP/1.1\n";
-        if updates == 0 || pause > 0 || now != last {
+        if updates == 0 || pause > 1_000 || now != last {
             assert!(now[0] > last[0] && now[1] > last[1], "{last:?} {now:?}");
             assert!(now[2] != last[2] && now[3] != last[3], "{last:?} {now:?}");
             printed += "Update metrics\n";
@@ -191,7 +191,7 @@ mod on_linux {
         drop(clients.map(|client| client.join().unwrap()));
         let (printed, error) = (server.end(), "error: cannot accept a connection: ");
         let errors = printed.matches(error).count();
-        assert!((1..=4).contains(&errors), "{printed}");
+        assert!((2..=4).contains(&errors), "{printed}");
     }
 
     /// A signal interrupts a system call that has a time-out.
