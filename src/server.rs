@@ -109,7 +109,8 @@ impl MetricsServer {
     /// # Errors
     ///
     /// Fails if the connection cannot be accepted, or if the client disconnects, is too slow or
-    /// does not send a valid request. If the client has sent anything, it gets a 4xx response.
+    /// does not send a valid request. A client that has sent something and is still connected gets
+    /// a 4xx response first.
     ///
     /// Every error concerns one client only, so log it and call `accept` again. If the process has
     /// too many files open to accept a connection, `accept` waits for half a second before it
